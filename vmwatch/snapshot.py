@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The known set and libvirt's list -> the events that nobody told (pure).
+
+What happened while libvirtd or this node's service was away left no event. The node keeps what it last knew
+of each domain (the known set), compares it with libvirt's list after every connection, and tells the
+difference as ordinary events. The set moves on by `after`, event by event, and by nothing else: so a change
+that was told, by libvirt or by a snapshot, is not told again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from vmwatch.events import CopyState, EventType, effect
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from datetime import datetime
+
+APPLIANCE_PREFIX: Final = "guestfs-"
+"""libguestfs starts short-lived domains of this name to look into disks: no VM of anybody's."""
+
+_ALIVE: Final = frozenset({CopyState.RUNNING, CopyState.PAUSED, CopyState.SLEEPING, CopyState.INCOMING})
+
+
+class Event(Protocol):
+    """What the known set learns from: an event of libvirt's, or a `Finding`."""
+
+    @property
+    def name(self) -> str:
+        """The domain's name after it."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """An `EventType`, or `unknown-N`."""
+        ...
+
+    @property
+    def subtype(self) -> str:
+        """One of the type's details, `unknown`, or `unknown-N`."""
+        ...
+
+    @property
+    def domain_id(self) -> int | None:
+        """The domain's id in libvirt, of its present run; None while it is off."""
+        ...
+
+
+class Seen(Event, Protocol):
+    """A domain of libvirt's list: type and subtype are what `events.state_event` tells of it."""
+
+    @property
+    def uuid(self) -> str:
+        """As libvirt writes it: 36 characters, lower case."""
+        ...
+
+    @property
+    def state(self) -> CopyState:
+        """What `events.copy_state` makes of libvirt's state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What this node last knew of a domain. `domain_id` is libvirt's, of its present run; None while off."""
+
+    name: str
+    state: CopyState
+    domain_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """An event that nobody told. It happened after `since` (None: nobody knows) and before `time`."""
+
+    uuid: str
+    name: str
+    type: str
+    subtype: str
+    time: datetime
+    since: datetime | None
+    domain_id: int | None
+
+
+def is_appliance(name: str) -> bool:
+    """Whether a domain is none of the hosting's VMs, and is not told of."""
+    return name.startswith(APPLIANCE_PREFIX)
+
+
+def after(known: Known | None, event: Event) -> Known | None:
+    """What is known of a domain after an event of it; None: no such domain.
+
+    Undefining a domain that is alive makes it transient: it stays. A domain that was not known and of which
+    the event says no more than that it is there (defined) does not run.
+    """
+    if event.type == EventType.UNDEFINED:
+        return known if known and (_alive(known) or event.subtype == "renamed") else None
+    state = effect(event.type, event.subtype) or (known.state if known else CopyState.STOPPED)
+    return Known(name=event.name, state=state, domain_id=_id_after(known, event, state))
+
+
+def differences(
+    known: Mapping[str, Known],
+    found: Iterable[Seen],
+    *,
+    skip: Collection[str],
+    now: datetime,
+    since: datetime | None,
+    host_restarted: bool = False,
+) -> list[Finding]:
+    """The events that lead from the known set (by uuid) to libvirt's list, in the order to tell them.
+
+    `skip`: uuids that had an event since the list's reading began: it may be older than that; read again.
+    `host_restarted`: the host booted since the known set was kept. libvirt's ids begin anew then: no domain
+    has run on, even where the number is the same.
+    What leaves a name (vanished, renamed) comes before what may have taken it.
+    """
+    listed = {seen.uuid: seen for seen in found if seen.uuid not in skip and not is_appliance(seen.name)}
+    leaving = [
+        (uuid, event)
+        for uuid, old in known.items()
+        if uuid not in skip
+        for event in _leaving(old, listed.get(uuid), host_restarted=host_restarted)
+    ]
+    arriving = [
+        (uuid, event)
+        for uuid, seen in listed.items()
+        for event in _arriving(known.get(uuid), seen, host_restarted=host_restarted)
+    ]
+    return [
+        Finding(
+            uuid=uuid,
+            name=event.name,
+            type=event.type,
+            subtype=event.subtype,
+            time=now,
+            since=since,
+            domain_id=event.domain_id,
+        )
+        for uuid, event in leaving + arriving
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Untold:
+    name: str
+    type: str
+    subtype: str
+    domain_id: int | None = None
+
+
+def _id_after(known: Known | None, event: Event, state: CopyState) -> int | None:
+    if event.type == EventType.STOPPED:
+        return None  # libvirt may still name the run that ended
+    if event.domain_id is None and known and state in _ALIVE:
+        return known.domain_id
+    return event.domain_id
+
+
+def _leaving(known: Known, seen: Seen | None, *, host_restarted: bool) -> Iterator[_Untold]:
+    if seen is None:
+        if _alive(known):
+            yield _stopped(known)
+        yield _Untold(name=known.name, type=EventType.UNDEFINED, subtype="removed")
+        return
+    if _restarted(known, seen, host_restarted=host_restarted):
+        yield _stopped(known)
+    if seen.name != known.name:
+        yield _Untold(name=known.name, type=EventType.UNDEFINED, subtype="renamed")
+
+
+def _arriving(known: Known | None, seen: Seen, *, host_restarted: bool) -> Iterator[Event]:
+    if known is None:
+        if seen.domain_id is None:
+            yield _Untold(name=seen.name, type=EventType.DEFINED, subtype="added")
+        yield seen
+        return
+    if seen.name != known.name:
+        yield _Untold(name=seen.name, type=EventType.DEFINED, subtype="renamed", domain_id=seen.domain_id)
+    if _restarted(known, seen, host_restarted=host_restarted) or not _same(known, seen):
+        yield seen
+
+
+def _restarted(known: Known, seen: Seen, *, host_restarted: bool) -> bool:
+    """Whether it is alive, as it was, but in another run: it was off in between."""
+    if known.domain_id is None or seen.domain_id is None:
+        return False
+    return host_restarted or known.domain_id != seen.domain_id
+
+
+def _alive(known: Known) -> bool:
+    return known.state in _ALIVE or known.domain_id is not None
+
+
+def _stopped(known: Known) -> _Untold:
+    subtype = "migrated" if known.state == CopyState.DEPARTED else "unknown"
+    return _Untold(name=known.name, type=EventType.STOPPED, subtype=subtype)
+
+
+def _same(known: Known, seen: Seen) -> bool:
+    told = (seen.type, seen.subtype)
+    if not _alive(known):
+        # A libvirtd that was restarted no longer knows why a domain is off: that it was saved, or migrated.
+        same_state = known.state == seen.state or told == (EventType.STOPPED, "unknown")
+        return same_state and seen.domain_id is None
+    # libvirt gives both ends of a migration one reason, and the list shows it as the source's.
+    waits = known.state == CopyState.INCOMING and told == (EventType.SUSPENDED, "migrated")
+    # Events of a driver that gives them no domain id told of the run all the same.
+    same_run = known.domain_id is None or known.domain_id == seen.domain_id
+    return same_run and (known.state == seen.state or waits)
