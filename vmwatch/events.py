@@ -59,7 +59,8 @@ class CopyState(StrEnum):
     STOPPED = "stopped"
     CRASHED = "crashed"
     INCOMING = "incoming"  # being migrated to this node, does not run here yet
-    DEPARTED = "departed"  # migrated away, or about to be
+    LEAVING = "leaving"  # being migrated away, paused for the last of it
+    DEPARTED = "departed"  # migrated away
     GONE = "gone"  # undefined; of a copy that is alive it says no more than that it became transient
 
 
@@ -117,8 +118,8 @@ _EFFECTS: Final[Mapping[str, CopyState]] = {
 _EXCEPTIONS: Final[Mapping[tuple[str, str], CopyState | None]] = {
     (EventType.UNDEFINED, "renamed"): None,  # defined(renamed) follows, of the same uuid
     (EventType.STARTED, "migrated"): CopyState.INCOMING,
-    (EventType.SUSPENDED, "migrated"): CopyState.DEPARTED,
-    (EventType.SUSPENDED, "postcopy"): CopyState.DEPARTED,  # its memory runs on the target
+    (EventType.SUSPENDED, "migrated"): CopyState.LEAVING,
+    (EventType.SUSPENDED, "postcopy"): CopyState.LEAVING,  # its memory runs on the target
     (EventType.STOPPED, "migrated"): CopyState.DEPARTED,
     (EventType.STOPPED, "saved"): CopyState.SAVED,
     (EventType.STOPPED, "crashed"): CopyState.CRASHED,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 APPLIANCE_PREFIX: Final = "guestfs-"
 """libguestfs starts short-lived domains of this name to look into disks: no VM of anybody's."""
 
-_ALIVE: Final = frozenset({CopyState.RUNNING, CopyState.PAUSED, CopyState.SLEEPING, CopyState.INCOMING})
+_ALIVE: Final = frozenset(
+    {CopyState.RUNNING, CopyState.PAUSED, CopyState.SLEEPING, CopyState.INCOMING, CopyState.LEAVING}
+)
 
 
 class Event(Protocol):
@@ -195,7 +197,7 @@ def _alive(known: Known) -> bool:
 
 
 def _stopped(known: Known) -> _Untold:
-    subtype = "migrated" if known.state == CopyState.DEPARTED else "unknown"
+    subtype = "migrated" if known.state == CopyState.LEAVING else "unknown"
     return _Untold(name=known.name, type=EventType.STOPPED, subtype=subtype)
 
 

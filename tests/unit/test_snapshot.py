@@ -77,7 +77,7 @@ def told(start: dict[str, Known], found: list[Domain], *, skip: tuple[str, ...] 
             id="transient, vanished",
         ),
         pytest.param(
-            known(CopyState.DEPARTED, domain_id=1),
+            known(CopyState.LEAVING, domain_id=1),
             None,
             ["vm stopped(migrated)", "vm undefined(removed)"],
             id="left, for good",
@@ -122,7 +122,7 @@ def told(start: dict[str, Known], found: list[Domain], *, skip: tuple[str, ...] 
             id="about to leave",
         ),
         pytest.param(
-            known(CopyState.DEPARTED, domain_id=1),
+            known(CopyState.LEAVING, domain_id=1),
             seen(A, "stopped(migrated)"),
             ["vm stopped(migrated)"],
             id="has left",

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who runs where: one VM's copies on the cluster's nodes, and the status that follows from them. Pure.
+
+Two nodes have no common order: of one migration, the target's `resumed(migrated)` may be heard before or
+after the source's `stopped(migrated)`, or long after it. Letting the last one heard win ends wrong in half of
+the interleavings. So each node's copy of a VM is followed by itself, in that node's own order, and the VM's
+status is read from all of its copies together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from vmwatch.events import CopyState, EventType, Status, effect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A VM as one node has it.
+
+    `order` counts the changes of the VM's copies as they were heard: of copies that are off, the last one to
+    change speaks for the VM. `balance` is how often the VM was heard to leave this node by a migration, less
+    how often it was heard to come: over all copies it is 0 when both ends of each have been heard.
+    """
+
+    state: CopyState
+    order: int = 0
+    balance: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What the panel shows of a VM: its status, and the node that it is on (None: on none that is known)."""
+
+    status: Status
+    node: int | None
+
+
+Copies = Mapping[int, Copy]
+"""One VM's copies by node id."""
+
+_SHOWN_AS = {
+    CopyState.RUNNING: Status.RUNNING,
+    CopyState.PAUSED: Status.PAUSED,
+    CopyState.SLEEPING: Status.SLEEPING,
+    CopyState.SAVED: Status.SAVED,
+    CopyState.STOPPED: Status.STOPPED,
+    CopyState.CRASHED: Status.CRASHED,
+    CopyState.INCOMING: Status.MIGRATING,
+    CopyState.LEAVING: Status.MIGRATING,
+    CopyState.DEPARTED: Status.MIGRATING,
+}
+_ALIVE = (CopyState.SLEEPING, CopyState.PAUSED, CopyState.RUNNING)  # the later, the more it speaks for the VM
+
+
+def place(copies: Copies) -> Placement:
+    """The status that follows from all copies: a live one speaks for the VM, else the last that changed."""
+    speaking = {
+        node: copy
+        for node, copy in copies.items()
+        if copy.state is not CopyState.DEPARTED or _balance(copies) > 0
+    }  # where as many came as left, a copy that left went to one that has been heard
+    if not speaking:
+        return Placement(status=Status.STOPPED, node=None)
+    node = max(speaking, key=lambda node: (_liveliness(speaking[node]), speaking[node].order))
+    return Placement(status=_SHOWN_AS[speaking[node].state], node=node)
+
+
+def apply(copies: Copies, node: int, event: str, detail: str) -> dict[int, Copy]:
+    """The copies after libvirt on `node` told `event(detail)`, both in libvirt's words."""
+    state = effect(event, detail)
+    if state is None:
+        return _define(copies, node) if event == EventType.DEFINED else dict(copies)
+    if state is CopyState.GONE:
+        return _undefine(copies, node)
+    if state in (CopyState.INCOMING, CopyState.LEAVING):
+        return _change(
+            copies, node, state, last=False
+        )  # its other end may have come, even stopped, long before
+    if state is CopyState.DEPARTED:
+        return _settle(_change(copies, node, state, balance=+1))
+    if state in _ALIVE:
+        came = _comes_by_migration(copies.get(node), detail)
+        return _settle(_change(copies, node, state, balance=-1 if came else 0))
+    return _end(copies, node, state)
+
+
+def _liveliness(copy: Copy) -> int:
+    return _ALIVE.index(copy.state) + 1 if copy.state in _ALIVE else 0
+
+
+def _balance(copies: Copies) -> int:
+    return sum(copy.balance for copy in copies.values())
+
+
+def _change(
+    copies: Copies, node: int, state: CopyState, *, balance: int = 0, last: bool = True
+) -> dict[int, Copy]:
+    own = copies.get(node, Copy(state=state))
+    order = 1 + max((copy.order for copy in copies.values()), default=0) if last else own.order
+    return {**copies, node: Copy(state=state, order=order, balance=own.balance + balance)}
+
+
+def _settle(copies: Copies) -> dict[int, Copy]:
+    """Forget the migrations of which both ends have been heard, and the copies that left by them."""
+    if _balance(copies):
+        return dict(copies)
+    return {
+        node: replace(copy, balance=0)
+        for node, copy in copies.items()
+        if copy.state is not CopyState.DEPARTED
+    }
+
+
+def _define(copies: Copies, node: int) -> dict[int, Copy]:
+    # Not last: a definition left by a migration does not speak for a VM that is off elsewhere.
+    return dict(copies) if node in copies else _change(copies, node, CopyState.STOPPED, last=False)
+
+
+def _undefine(copies: Copies, node: int) -> dict[int, Copy]:
+    own = copies.get(node)
+    if own is None or own.balance or own.state in (*_ALIVE, CopyState.INCOMING, CopyState.LEAVING):
+        return dict(copies)  # one that is alive became transient
+    return _without(copies, node)
+
+
+def _comes_by_migration(own: Copy | None, detail: str) -> bool:
+    """Whether a copy that runs now (or is paused, as its source was) came by a migration."""
+    if own is not None and own.state is CopyState.INCOMING:
+        return True
+    was_here = own is not None and own.state in (*_ALIVE, CopyState.LEAVING)
+    return detail == "migrated" and not was_here  # else a migration from here was cancelled
+
+
+def _end(copies: Copies, node: int, state: CopyState) -> dict[int, Copy]:
+    """The node's copy is off. What ends before it came was not the VM, unless nothing else is known."""
+    own = copies.get(node)
+    if own is None or own.state is not CopyState.INCOMING:
+        return _change(copies, node, state)
+    if own.balance:
+        return _change(copies, node, CopyState.DEPARTED if own.balance > 0 else state, last=False)
+    return _without(copies, node) or _change(copies, node, state)
+
+
+def _without(copies: Copies, node: int) -> dict[int, Copy]:
+    return {other: copy for other, copy in copies.items() if other != node}
