@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the calls to the panel carry: plain values -> form fields in the contract's words. Pure.
+
+How a certain panel spells them is vmmanager's `Dialect`. An absent value is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def event_fields(  # noqa: PLR0913 (by keyword, one for each field)
+    *,
+    hostnode: int,
+    name: str,
+    type: str,  # noqa: A002 (the contract's word)
+    subtype: str,
+    uuid: str,
+    time: datetime,
+    event_id: str,
+    status: str | None = None,
+    source: Literal["event", "snapshot"] = "event",
+    cause: str | None = None,
+    since: datetime | None = None,
+) -> dict[str, str]:
+    """The fields of `vm.event`: on node `hostnode` libvirt told `type` and `subtype` of the VM `name`.
+
+    `event_id` is `node.run.seq`; `status` what the cluster makes of it; `cause` why a guest stopped; `since`
+    the earliest moment of what a snapshot found. The product's documentation names the first four; a
+    VMmanager may ignore the others.
+    """
+    return _present(
+        hostnode=str(hostnode),
+        name=name,
+        type=type,
+        subtype=subtype,
+        uuid=uuid,
+        status=status,
+        cause=cause,
+        source=source,
+        since=None if since is None else timestamp(since),
+        time=timestamp(time),
+        event_id=event_id,
+    )
+
+
+def statistics_fields(
+    *, hostnode: int, time: datetime, domains: Sequence[Mapping[str, object]]
+) -> dict[str, str]:
+    """The fields of `vmwatch.statistics`: `domains` as a JSON list; ValueError for NaN."""
+    listed = json.dumps(list(domains), separators=(",", ":"), allow_nan=False)
+    return {"hostnode": str(hostnode), "time": timestamp(time), "domains": listed}
+
+
+def problem_fields(
+    *,
+    problem: str,
+    state: Literal["raised", "solved"],
+    text: str,
+    hostnode: int | None = None,
+    name: str | None = None,
+) -> dict[str, str]:
+    """The fields of `vmwatch.problem`: what is wrong, or no longer, with a node, a VM, or neither."""
+    node = None if hostnode is None else str(hostnode)
+    return _present(problem=problem, hostnode=node, name=name, state=state, text=text)
+
+
+def timestamp(time: datetime) -> str:
+    """ISO 8601, UTC, microseconds: `2026-01-31T23:59:59.000001Z`. ValueError for a time without a zone."""
+    if time.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def _present(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
