@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one guest definition of tests, demo and benchmarks, and the guest's serial console."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+from xml.sax.saxutils import escape
+
+from tests.lab.errors import LabError
+from tests.lab.image import KERNEL_ARGUMENTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GUEST_FOLDER: Final = "/run/vmwatch"  # as QEMU sees it, the same path on every private host
+MEMORY_MIB: Final = 128  # the kernel unpacks itself in no less than 96
+
+
+def domain_xml(
+    name: str, *, accelerator: str = "qemu", on_reboot: str = "restart", uuid: str | None = None
+) -> str:
+    """Libvirt's definition of a guest without disk or network, so that any host can run it and take it over.
+
+    `accelerator`: `qemu` or `kvm`. `on_reboot`: `restart` or `destroy`, libvirt's answer to a guest's reboot.
+    """
+    identity = f"<uuid>{escape(uuid)}</uuid>" if uuid else ""
+    return f"""
+<domain type='{accelerator}'>
+  <name>{escape(name)}</name>{identity}
+  <memory unit='MiB'>{MEMORY_MIB}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{GUEST_FOLDER}/vmlinuz</kernel>
+    <initrd>{GUEST_FOLDER}/initramfs</initrd>
+    <cmdline>{KERNEL_ARGUMENTS}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>{on_reboot}</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <serial type='unix'>
+      <source mode='bind' path='{GUEST_FOLDER}/{escape(name)}.console'/>
+      <target port='0'/>
+    </serial>
+  </devices>
+</domain>
+"""
+
+
+class Console:
+    """A guest's serial console.
+
+    Each use is a connection of its own: QEMU serves one at a time, and a guest blocks when nobody reads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the socket as this process sees it; it exists while the guest runs."""
+        self._path = path
+
+    def wait_ready(self, *, seconds: float = 60) -> None:
+        """Return as soon as the guest's userspace answers. Raises LabError."""
+        deadline = time.monotonic() + seconds
+        heard = b""
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), self._connect() as connection:
+                heard = self._converse(connection, deadline)
+                if b"OK ready?" in heard:
+                    return
+            time.sleep(0.05)
+        raise LabError(f"{self._path.name}: no answer in {seconds:g} s; the console said {heard[-300:]!r}")
+
+    @staticmethod
+    def _converse(connection: socket.socket, deadline: float) -> bytes:
+        """Ask until there is an answer: what is asked before the guest's driver listens is lost."""
+        heard = b""
+        while time.monotonic() < deadline and b"OK ready?" not in heard:
+            connection.sendall(b"ready?\n")
+            with contextlib.suppress(TimeoutError):
+                while (received := connection.recv(4096)) and b"OK ready?" not in heard:
+                    heard += received
+                if not received:
+                    break
+        return heard
+
+    def tell(self, command: str) -> None:
+        """Give the guest a command: `reboot`, `poweroff`, `panic`. Does not wait for what comes of it."""
+        with self._connect() as connection:
+            connection.sendall(f"{command}\n".encode())
+            with contextlib.suppress(OSError):
+                connection.recv(4096)  # its echo: QEMU drops what it has not handed over when the peer leaves
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(0.25)
+            connection.connect(str(self._path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
