@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values <-> JSON, strictly: exactly the declared fields, each of its declared type. Pure.
+
+Works on frozen dataclasses whose fields are str, int, bool, an aware datetime, a StrEnum, another such
+dataclass, a tuple of one of these, or one of these or None. An error says where: `domains[3].name: expected text`.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+from vmwatch.errors import BadBody
+
+if TYPE_CHECKING:
+    from enum import StrEnum
+
+INTEGER_LIMIT: Final = 2**63
+"""Integers lie within ±this: SQLite keeps no larger ones."""
+
+T = TypeVar("T")
+_Check = Callable[[object, str], Any]
+
+
+def encode(value: object) -> bytes:
+    """The value as compact JSON in UTF-8. Times become ISO 8601 in UTC, with microseconds."""
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def decode(kind: type[T], untrusted_body: bytes) -> T:
+    """The dataclass value that the bytes say, or BadBody."""
+    try:
+        untrusted = json.loads(untrusted_body)
+    except (ValueError, RecursionError) as error:
+        raise BadBody("not_json", f"not JSON: {type(error).__name__}") from None
+    value: T = _checker(kind)(untrusted, "")  # type: ignore[arg-type] # typeshed: a type is hashable
+    return value
+
+
+def instant(time: datetime) -> str:
+    """An aware time as it goes over the wire and to the panel: `2026-11-22T10:00:00.123456Z`."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _expected(what: str, path: str) -> BadBody:
+    return BadBody("wrong_type", f"{path or 'body'}: expected {what}")
+
+
+def _text(untrusted: object, path: str) -> str:
+    if type(untrusted) is not str or "\0" in untrusted or not _encodable(untrusted):
+        raise _expected("text in UTF-8 without NUL", path)
+    return untrusted
+
+
+def _encodable(text: str) -> bool:
+    """JSON can hold halves of surrogate pairs, which no file, socket or database takes."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _integer(untrusted: object, path: str) -> int:
+    if type(untrusted) is not int or not -INTEGER_LIMIT <= untrusted < INTEGER_LIMIT:
+        raise _expected("an integer of 64 bits", path)
+    return untrusted
+
+
+def _boolean(untrusted: object, path: str) -> bool:
+    if type(untrusted) is not bool:
+        raise _expected("true or false", path)
+    return untrusted
+
+
+def _time(untrusted: object, path: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(_text(untrusted, path))
+    except ValueError:
+        raise _expected("an ISO 8601 time", path) from None
+    if time.tzinfo is None:
+        raise _expected("a time with its zone", path)
+    return time
+
+
+def _enumeration(kind: type[StrEnum]) -> _Check:
+    def check(untrusted: object, path: str) -> StrEnum:
+        try:
+            return kind(_text(untrusted, path))
+        except ValueError:
+            raise _expected(f"one of {', '.join(kind)}", path) from None
+
+    return check
+
+
+def _optional(inner: _Check) -> _Check:
+    return lambda untrusted, path: None if untrusted is None else inner(untrusted, path)
+
+
+def _tuple(inner: _Check) -> _Check:
+    def check(untrusted: object, path: str) -> tuple[object, ...]:
+        if type(untrusted) is not list:
+            raise _expected("a list", path)
+        return tuple([inner(one, f"{path}[{place}]") for place, one in enumerate(untrusted)])
+
+    return check
+
+
+def _record(kind: type[Any]) -> _Check:
+    hints = get_type_hints(kind)
+    checks = {field.name: _checker(hints[field.name]) for field in fields(kind)}
+
+    def check(untrusted: object, path: str) -> object:
+        if type(untrusted) is not dict:
+            raise _expected("an object", path)
+        if untrusted.keys() != checks.keys():
+            raise _wrong_fields(untrusted, checks, path)
+        prefix = f"{path}." if path else ""
+        return kind(**{name: inner(untrusted[name], prefix + name) for name, inner in checks.items()})
+
+    return check
+
+
+def _wrong_fields(untrusted: dict[str, object], checks: dict[str, _Check], path: str) -> BadBody:
+    missing = sorted(checks.keys() - untrusted.keys())
+    if missing:
+        return BadBody("missing_field", f"{path or 'body'}: {', '.join(missing)} missing")
+    return BadBody("extra_field", f"{path or 'body'}: {len(untrusted.keys() - checks.keys())} unknown fields")
+
+
+_SCALARS: Final[dict[object, _Check]] = {str: _text, int: _integer, bool: _boolean, datetime: _time}
+
+
+@cache
+def _checker(kind: Any) -> _Check:  # noqa: ANN401 (a type expression is of no one type)
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    if is_dataclass(kind):
+        return _record(kind)  # type: ignore[arg-type]
+    if get_origin(kind) is types.UnionType:
+        return _optional(_checker(next(one for one in get_args(kind) if one is not types.NoneType)))
+    if get_origin(kind) is tuple:
+        return _tuple(_checker(get_args(kind)[0]))
+    return _enumeration(kind)
