@@ -222,19 +222,19 @@ def _run_mgrctl(command: Sequence[str], environment: Mapping[str, str]) -> None:
             timeout=MGRCTL_TIMEOUT,
             check=False,
         )
-        if done.returncode:
-            raise _no_key(f"exit code {done.returncode}: {_line(done.stderr.decode(errors='replace'))}")
-        read_answer(200, done.stdout, Dialect())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _no_key(_reason(error)) from None
-    except (Missed, Refused, Unavailable) as error:
+    if done.returncode:
+        raise _no_key(f"exit code {done.returncode}: {_line(done.stderr.decode(errors='replace'))}")
+    try:
+        read_answer(200, done.stdout, Dialect())
+    except PanelError as error:
         raise _no_key(str(error)) from None
 
 
 def _no_key(reason: str) -> Unavailable:
-    return Unavailable(
-        "no-access", f"mgrctl made no session key (only root may; or set panel_user): {reason}"
-    )
+    hint = "only root can make one; or set panel_user"
+    return Unavailable("no-access", f"no session key from mgrctl ({hint}): {reason}")
 
 
 def _session_id(doc: dict[str, Any]) -> str:
@@ -299,7 +299,7 @@ class Panel:
             return read_answer(status, untrusted_body, self._dialect)
         except PanelError as error:
             if self._gives_away(str(error)):
-                raise type(error)(error.kind, "the text is withheld, for it repeats the password") from None
+                raise type(error)("withheld", "the panel's text repeats the password") from None
             raise
 
     def _gives_away(self, text: str) -> bool:
