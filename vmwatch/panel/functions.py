@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API's functions by name: fields in, elements out. Who calls, and over what, is `api`'s matter.
+
+An `.edit` function without `sok=ok` shows the object's fields, with it writes them (COREmanager's forms). `elid`
+is an object's id; where a VM is meant and it is not a number, its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from vmwatch.panel import fields, register, shown
+from vmwatch.panel.convention import OK, ApiError, Element, ErrorType, listing, scalars
+from vmwatch.panel.fields import Fields, iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vmwatch.panel.access import Access
+    from vmwatch.panel.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """What the functions work on. `clock` gives milliseconds since 1970."""
+
+    store: Store
+    access: Access
+    clock: Callable[[], int]
+    register_unknown_vm: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a function by a signed-in user."""
+
+    panel: Panel
+    user: str
+    fields: Fields
+
+
+class Kind(Enum):
+    """When a function changes something; what does must come by POST."""
+
+    READS = auto()
+    WRITES = auto()
+    FORM = auto()  # writes with sok=ok
+
+
+Content = tuple[Element, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function of the API."""
+
+    handler: Callable[[Call], Content]
+    kind: Kind
+
+    def writes(self, values: Fields) -> bool:
+        """Whether a call with these fields changes something."""
+        return self.kind is Kind.WRITES or (self.kind is Kind.FORM and values.flag("sok"))
+
+
+def vm_list(call: Call) -> Content:
+    """`vm`: the VMs, by name; `name` narrows it to names that contain it, `status` to a shown status."""
+    connection = call.panel.store.connection
+    wanted = shown.Filter(name=call.fields.text("name"), status=call.fields.text("status"))
+    paging = call.fields.paging()
+    rows = [_vm(vm) for vm in shown.vms(connection, wanted, paging)]
+    return listing(rows, paging=paging, total=shown.count_vms(connection, wanted))
+
+
+def vm_edit(call: Call) -> Content:
+    """`vm.edit`: show (elid), change (elid, sok), create (sok). Fields: name, hostnode, uuid where known."""
+    elid = call.fields.text("elid")
+    vm = _find_vm(call, elid) if elid else None
+    if not call.fields.flag("sok"):
+        return scalars(_vm(vm)) if vm else scalars({"name": "", "uuid": "", "hostnode": ""})
+    name, uuid = call.fields.name("name"), call.fields.uuid("uuid")
+    hostnode = call.fields.required_number("hostnode")
+    if vm:
+        register.change_vm(call.panel.store, vm.id, name=name, uuid=uuid, hostnode=hostnode)
+        return (*OK, *scalars({"id": vm.id}))
+    created = register.create_vm(call.panel.store, name=name, uuid=uuid, hostnode=hostnode)
+    return (*OK, *scalars({"id": created}))
+
+
+def vm_history(call: Call) -> Content:
+    """`vm.history`: every event of a VM (elid), the newest first."""
+    connection = call.panel.store.connection
+    vm = _find_vm(call, call.fields.text("elid"))
+    paging = call.fields.paging()
+    rows = [_entry(entry) for entry in shown.history(connection, vm.id, paging)]
+    return listing(rows, paging=paging, total=shown.count_history(connection, vm.id))
+
+
+def vm_event(call: Call) -> Content:
+    """`vm.event`: what happened to a VM on a node. A repetition is `ok`, and changes nothing."""
+    event = fields.vm_event(call.fields)
+    panel = call.panel
+    register.record_event(panel.store, event, clock=panel.clock, create=panel.register_unknown_vm)
+    return OK
+
+
+def hostnode_list(call: Call) -> Content:
+    """`vmhostnode`: the cluster nodes, by id."""
+    connection = call.panel.store.connection
+    paging = call.fields.paging()
+    rows = [_node(node) for node in shown.nodes(connection, paging)]
+    return listing(rows, paging=paging, total=shown.count_nodes(connection))
+
+
+def hostnode_edit(call: Call) -> Content:
+    """`vmhostnode.edit`: show (elid), or write (sok) the name of node `elid`, which is made if it is new."""
+    node = call.fields.required_number("elid")
+    if call.fields.flag("sok"):
+        register.write_node(call.panel.store, node, name=call.fields.name("name"))
+        return (*OK, *scalars({"id": node}))
+    name = shown.node_name(call.panel.store.connection, node)
+    if name is None:
+        raise ApiError(ErrorType.MISSED, "elid", f"There is no node {node}", value=str(node))
+    return scalars({"id": node, "name": name})
+
+
+def statistics(call: Call) -> Content:
+    """`vmwatch.statistics`: the counters of all domains of a node."""
+    hostnode = call.fields.required_number("hostnode")
+    time = call.fields.time("time") or call.panel.clock()
+    register.record_statistics(call.panel.store, hostnode, fields.domains(call.fields), time=time)
+    return OK
+
+
+def problem(call: Call) -> Content:
+    """`vmwatch.problem` with `problem`: raise or solve it; without: all problems, the newest first."""
+    if call.fields.text("problem"):
+        report = fields.problem_report(call.fields)
+        register.record_problem(call.panel.store, report, now=call.panel.clock())
+        return OK
+    connection = call.panel.store.connection
+    paging = call.fields.paging()
+    rows = [_problem(found) for found in shown.problems(connection, paging)]
+    return listing(rows, paging=paging, total=shown.count_problems(connection, only_open=False))
+
+
+def new_key(call: Call) -> Content:
+    """`session.newkey`: let `key` sign in once, as `username` (the caller, when empty)."""
+    user = call.fields.text("username") or call.user
+    call.panel.access.new_key(user, call.fields.secret("key"))
+    return OK
+
+
+def user_settings(call: Call) -> Content:
+    """`usrparam`: the caller's settings; with sok the new password, twice (passwd, confirm). Sessions end."""
+    if not call.fields.flag("sok"):
+        return scalars({"name": call.user})
+    password = call.fields.secret("passwd")
+    if not 8 <= len(password) <= 255:
+        raise ApiError(ErrorType.VALUE, "passwd", "Field 'passwd': expected 8 to 255 characters")
+    if password != call.fields.secret("confirm"):
+        raise ApiError(ErrorType.VALUE, "confirm", "Field 'confirm': expected the same as in 'passwd'")
+    call.panel.access.set_password(call.user, password)
+    return OK
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "session.newkey": Function(handler=new_key, kind=Kind.READS),  # by GET too, as documented
+    "usrparam": Function(handler=user_settings, kind=Kind.FORM),
+    "vm": Function(handler=vm_list, kind=Kind.READS),
+    "vm.edit": Function(handler=vm_edit, kind=Kind.FORM),
+    "vm.event": Function(handler=vm_event, kind=Kind.WRITES),
+    "vm.history": Function(handler=vm_history, kind=Kind.READS),
+    "vmhostnode": Function(handler=hostnode_list, kind=Kind.READS),
+    "vmhostnode.edit": Function(handler=hostnode_edit, kind=Kind.FORM),
+    "vmwatch.problem": Function(handler=problem, kind=Kind.WRITES),
+    "vmwatch.statistics": Function(handler=statistics, kind=Kind.WRITES),
+}
+
+
+def _find_vm(call: Call, elid: str) -> shown.Vm:
+    connection = call.panel.store.connection
+    if elid.isascii() and elid.isdigit() and len(elid) < 19:
+        vm = shown.vm_by_id(connection, int(elid))
+    else:
+        vm = shown.vm_by_name(connection, elid)
+    if vm is None:
+        raise ApiError(ErrorType.MISSED, "elid", f"There is no VM '{elid}'", value=elid)
+    return vm
+
+
+def _vm(vm: shown.Vm) -> dict[str, object]:
+    return {
+        "id": vm.id,
+        "name": vm.name,
+        "uuid": vm.uuid,
+        "status": vm.status,
+        "last_status": vm.last_status,
+        "since": iso(vm.since),
+        "hostnode": vm.hostnode,
+        "hostnode_name": vm.node,
+        "type": vm.type,
+        "subtype": vm.subtype,
+        "cause": vm.cause,
+        "source": vm.source,
+        "time": iso(vm.time),
+        "problems": vm.problems,
+    }
+
+
+def _entry(entry: shown.Entry) -> dict[str, object]:
+    return {
+        "id": entry.id,
+        "time": iso(entry.time),
+        "registered": iso(entry.registered),
+        "type": entry.type,
+        "subtype": entry.subtype,
+        "cause": entry.cause,
+        "source": entry.source,
+        "since": iso(entry.earliest),
+        "reporter": entry.reporter,
+        "status": entry.status,
+        "hostnode": entry.hostnode,
+        "event_id": entry.event_id,
+    }
+
+
+def _node(node: shown.Node) -> dict[str, object]:
+    return {"id": node.id, "name": node.name, "vms": node.vms, "unreachable": iso(node.unreachable)}
+
+
+def _problem(found: shown.Problem) -> dict[str, object]:
+    return {
+        "id": found.id,
+        "problem": found.problem,
+        "hostnode": found.hostnode,
+        "name": found.name,
+        "state": "raised" if found.solved is None else "solved",
+        "text": found.text,
+        "raised": iso(found.raised),
+        "solved": iso(found.solved),
+    }

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written: events, problems, statistics, VMs, nodes. Each function is one transaction of the store.
+
+Exactly once: an event's effect and the memory of it (`applied`) are committed together, so a repetition,
+however late and whoever was killed in between, is known for one, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from vmwatch.cluster import Copy, Placement, apply, place
+from vmwatch.events import CopyState, Status
+from vmwatch.panel.convention import ApiError, ErrorType
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vmwatch.panel.fields import EventId, ProblemReport, VmEvent
+    from vmwatch.panel.store import Store
+
+# Runs of one node remembered per VM. Calls of one VM come in order, so no more than the last two can overlap;
+# the rest is for a master that was restored from a backup.
+RUNS_KEPT = 8
+
+_OPEN = " WHERE problem = ? AND hostnode IS ? AND name = ? AND solved IS NULL"
+
+
+def record_event(store: Store, event: VmEvent, *, clock: Callable[[], int], create: bool) -> bool:
+    """Take one event; False if it was taken before. `clock` gives milliseconds since 1970.
+
+    An unknown VM, or its node, is registered if `create`, else it is an ApiError `missed`.
+    """
+    with store.transaction() as connection:
+        vm = _vm_of_event(connection, event, create=create)
+        if event.event_id and not _is_new(connection, vm, event.event_id):
+            return False
+        placement = _follow(connection, vm, event)
+        # Last: what is registered is the time of the commit, as near as it can be known inside of it.
+        _write_history(connection, vm, event, placement, now=clock())
+    return True
+
+
+def _follow(connection: sqlite3.Connection, vm: int, event: VmEvent) -> Placement:
+    """Where the VM is after the event, and its status: the caller's, who sees the whole cluster, or else ours."""
+    row = connection.execute("SELECT copies, status, hostnode FROM vm WHERE id = ?", (vm,)).fetchone()
+    before = _decode(row["copies"])
+    after = apply(before, event.hostnode, event.type, event.subtype)
+    connection.execute("UPDATE vm SET copies = ? WHERE id = ?", (_encode(after), vm))
+    if before or after:
+        placement = place(after)
+    else:  # no copy has been heard of, and this event tells of none: no reason to show anything else than before
+        placement = Placement(status=Status(row["status"]), node=row["hostnode"])
+    return replace(placement, status=event.status or placement.status)
+
+
+def _encode(copies: Mapping[int, Copy]) -> str:
+    return json.dumps({str(node): asdict(copy) for node, copy in copies.items()})
+
+
+def _decode(text: str) -> dict[int, Copy]:
+    return {
+        int(node): Copy(**{**copy, "state": CopyState(copy["state"])})
+        for node, copy in json.loads(text).items()
+    }
+
+
+def _vm_of_event(connection: sqlite3.Connection, event: VmEvent, *, create: bool) -> int:
+    row = connection.execute("SELECT id, uuid FROM vm WHERE name = ?", (event.name,)).fetchone()
+    if create:
+        connection.execute(
+            "INSERT INTO hostnode (id, name) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (event.hostnode, f"node-{event.hostnode}"),
+        )
+    _require_node(connection, event.hostnode)
+    if row is None and not create:
+        raise ApiError(ErrorType.MISSED, "vm", f"There is no VM '{event.name}'", value=event.name)
+    if row is None:
+        return _insert_vm(connection, name=event.name, uuid=event.uuid, hostnode=None)
+    if event.uuid and event.uuid != row["uuid"]:
+        connection.execute("UPDATE vm SET uuid = ? WHERE id = ?", (event.uuid, row["id"]))
+    return int(row["id"])
+
+
+def _is_new(connection: sqlite3.Connection, vm: int, event_id: EventId) -> bool:
+    stream = (vm, event_id.node, event_id.run)
+    row = connection.execute(
+        "SELECT seq FROM applied WHERE vm = ? AND hostnode = ? AND run = ?", stream
+    ).fetchone()
+    if row is None:
+        connection.execute(
+            "INSERT INTO applied (vm, hostnode, run, seq) VALUES (?, ?, ?, ?)", (*stream, event_id.seq)
+        )
+        connection.execute(
+            "DELETE FROM applied WHERE vm = ? AND hostnode = ? AND id NOT IN"
+            " (SELECT id FROM applied WHERE vm = ? AND hostnode = ? ORDER BY id DESC LIMIT ?)",
+            (vm, event_id.node, vm, event_id.node, RUNS_KEPT),
+        )
+        return True
+    if event_id.seq <= row["seq"]:
+        return False
+    connection.execute(
+        "UPDATE applied SET seq = ? WHERE vm = ? AND hostnode = ? AND run = ?", (event_id.seq, *stream)
+    )
+    return True
+
+
+def _write_history(
+    connection: sqlite3.Connection, vm: int, event: VmEvent, placement: Placement, *, now: int
+) -> None:
+    time = now if event.time is None else event.time
+    entry = connection.execute(
+        "INSERT INTO history (vm, reporter, type, subtype, cause, source, earliest, time, registered, status,"
+        " hostnode, event_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            vm,
+            event.hostnode,
+            event.type,
+            event.subtype,
+            event.cause,
+            event.source,
+            event.earliest,
+            time,
+            now,
+            placement.status,
+            placement.node,
+            str(event.event_id) if event.event_id else None,
+        ),
+    )
+    connection.execute(
+        "UPDATE vm SET since = iif(status = ?1 AND since IS NOT NULL, since, ?2), status = ?1, hostnode = ?3,"
+        " last = ?4 WHERE id = ?5",
+        (placement.status, time, placement.node, entry.lastrowid, vm),
+    )
+
+
+def record_problem(store: Store, report: ProblemReport, *, now: int) -> None:
+    """Raise a problem (again: its text is renewed) or solve it (none open: nothing to do)."""
+    key = (report.problem, report.hostnode, report.name)
+    with store.transaction() as connection:
+        if report.raised:
+            changed = connection.execute(
+                "UPDATE problem SET text = ?" + _OPEN,
+                (report.text, *key),
+            )
+            if changed.rowcount == 0:
+                connection.execute(
+                    "INSERT INTO problem (problem, hostnode, name, text, raised) VALUES (?, ?, ?, ?, ?)",
+                    (*key, report.text, now),
+                )
+        else:
+            connection.execute(
+                "UPDATE problem SET solved = ?" + _OPEN,
+                (now, *key),
+            )
+
+
+def record_statistics(store: Store, hostnode: int, domains: Sequence[dict[str, Any]], *, time: int) -> None:
+    """Keep the latest numbers of a node's domains; older ones than those kept change nothing."""
+    with store.transaction() as connection:
+        _require_node(connection, hostnode)
+        connection.executemany(
+            "INSERT INTO statistics (hostnode, name, time, domain) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (hostnode, name) DO UPDATE SET time = excluded.time, domain = excluded.domain"
+            " WHERE excluded.time >= time",
+            [(hostnode, domain["name"], time, json.dumps(domain)) for domain in domains],
+        )
+
+
+def create_vm(store: Store, *, name: str, uuid: str | None, hostnode: int) -> int:
+    """The id of a new VM, of which nothing has been heard yet. ApiError: `exists` (name), `missed` (hostnode)."""
+    with store.transaction() as connection:
+        _require_node(connection, hostnode)
+        _refuse_twin(connection, "vm", name, None)
+        return _insert_vm(connection, name=name, uuid=uuid, hostnode=hostnode)
+
+
+def change_vm(store: Store, vm: int, *, name: str, uuid: str | None, hostnode: int) -> None:
+    """Change a VM. ApiError: `missed` (elid, hostnode), `exists` (name)."""
+    with store.transaction() as connection:
+        _require_node(connection, hostnode)
+        _refuse_twin(connection, "vm", name, vm)
+        changed = connection.execute(
+            "UPDATE vm SET name = ?, uuid = ?, hostnode = ? WHERE id = ?", (name, uuid, hostnode, vm)
+        )
+        if changed.rowcount == 0:
+            raise ApiError(ErrorType.MISSED, "elid", f"There is no VM {vm}", value=str(vm))
+
+
+def write_node(store: Store, node: int, *, name: str) -> None:
+    """Make a node, or name it anew. ApiError: `exists` (name)."""
+    with store.transaction() as connection:
+        _refuse_twin(connection, "hostnode", name, node)
+        connection.execute(
+            "INSERT INTO hostnode (id, name) VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+            (node, name),
+        )
+
+
+def _insert_vm(connection: sqlite3.Connection, *, name: str, uuid: str | None, hostnode: int | None) -> int:
+    row = connection.execute(
+        "INSERT INTO vm (name, uuid, hostnode, status) VALUES (?, ?, ?, ?)",
+        (name, uuid, hostnode, Status.UNKNOWN),
+    )
+    return int(row.lastrowid or 0)
+
+
+def _require_node(connection: sqlite3.Connection, node: int) -> None:
+    if connection.execute("SELECT 1 FROM hostnode WHERE id = ?", (node,)).fetchone() is None:
+        raise ApiError(ErrorType.MISSED, "hostnode", f"There is no node {node}", value=str(node))
+
+
+def _refuse_twin(connection: sqlite3.Connection, table: str, name: str, own: int | None) -> None:
+    query = {
+        "vm": "SELECT 1 FROM vm WHERE name = ? AND id IS NOT ?",
+        "hostnode": "SELECT 1 FROM hostnode WHERE name = ? AND id IS NOT ?",
+    }[table]
+    if connection.execute(query, (name, own)).fetchone():
+        raise ApiError(ErrorType.EXISTS, "name", f"The name '{name}' is taken", value=name)

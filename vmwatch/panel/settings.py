@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The panel's configuration file -> frozen, typed settings. It reads that file and no other.
+
+The grammar is the product's for `vmmgr.conf`: one `Name value` a line, and `Option Name` for what is on or
+off; blank lines and lines that begin with `#` are skipped. The names are the reference panel's own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmwatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+OPTIONS = ("RegisterUnknownVm",)
+_NAMES = ("Listen", "ListenPort", "Database", "AdminUser", "AdminPassword", "Certificate", "CertificateKey")
+_SECRETS = ("AdminPassword",)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_USER = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the panel is told. `port` 0: the kernel's choice; `admin_password` counts at the first start only."""
+
+    host: str
+    port: int
+    database: Path
+    admin_user: str
+    admin_password: str | None
+    register_unknown_vm: bool
+    certificate: Path | None
+    certificate_key: Path | None
+    warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Without the password, so that no log can hold it."""
+        return f"Settings(host={self.host!r}, port={self.port}, database={str(self.database)!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    number: int
+    value: str
+
+
+def read(path: Path) -> Settings:
+    """The settings in `path`. Raises ConfigError: one line naming file, line, name, value and expectation."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Settings:
+    """As `read`, from the text of the file. Relative paths in it start at the file's folder."""
+    lines, options, warnings = _split(text, path)
+    values = _Values(path, lines)
+    settings = Settings(
+        host=values.address("Listen", "127.0.0.1"),
+        port=values.port("ListenPort", 1500),
+        database=values.file("Database") or values.missing("Database", "the path of the panel's database"),
+        admin_user=values.user("AdminUser", "admin"),
+        admin_password=values.text("AdminPassword"),
+        register_unknown_vm="RegisterUnknownVm" in options,
+        certificate=values.file("Certificate"),
+        certificate_key=values.file("CertificateKey"),
+        warnings=warnings,
+    )
+    _check_transport(settings, values)
+    return settings
+
+
+def _split(text: str, path: Path) -> tuple[dict[str, _Line], set[str], tuple[str, ...]]:
+    lines: dict[str, _Line] = {}
+    options: set[str] = set()
+    warnings: list[str] = []
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, value = _pair(path, number, line)
+        if name == "Option":
+            options.add(value)
+            known = value in OPTIONS
+        elif name in lines:
+            raise _wrong(path, number, name, value, f"one value, already given in line {lines[name].number}")
+        else:
+            lines[name] = _Line(number=number, value=value)
+            known = name in _NAMES
+        if not known:
+            warnings.append(f"{path}:{number}: {line if name == 'Option' else name}: unknown, ignored")
+    return lines, options, tuple(warnings)
+
+
+def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
+    name, *rest = line.split(maxsplit=1)
+    # The line is not shown: a secret may stand where the name should end.
+    if not _NAME.fullmatch(name) or not rest:
+        raise ConfigError(f"{path}:{number}: not a setting: expected `Name value` or `Option Name`")
+    if not rest[0].isprintable():
+        raise ConfigError(
+            f"{path}:{number}: {name}: a control character in the value: expected printable text"
+        )
+    return name, rest[0]
+
+
+def _wrong(path: Path, number: int, name: str, value: str, expected: str) -> ConfigError:
+    shown = "(hidden)" if name in _SECRETS else repr(value)
+    return ConfigError(f"{path}:{number}: {name}: {shown}: expected {expected}")
+
+
+class _Values:
+    """Strict accessors over the file's lines."""
+
+    def __init__(self, path: Path, lines: Mapping[str, _Line]) -> None:
+        self._path = path
+        self._lines = lines
+
+    def wrong(self, name: str, expected: str) -> ConfigError:
+        line = self._lines[name]
+        return _wrong(self._path, line.number, name, line.value, expected)
+
+    def missing(self, name: str, expected: str) -> Path:
+        raise ConfigError(f"{self._path}: {name}: missing: expected {expected}")
+
+    def text(self, name: str) -> str | None:
+        line = self._lines.get(name)
+        return line.value if line else None
+
+    def file(self, name: str) -> Path | None:
+        value = self.text(name)
+        return self._path.parent / value if value else None
+
+    def user(self, name: str, default: str) -> str:
+        value = self.text(name) or default
+        if not _USER.fullmatch(value):
+            raise self.wrong(name, "1 to 64 letters, digits, or any of _.@-")
+        return value
+
+    def address(self, name: str, default: str) -> str:
+        value = self.text(name) or default
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            raise self.wrong(name, "an IPv4 or IPv6 address") from None
+
+    def port(self, name: str, default: int) -> int:
+        value = self.text(name)
+        if value is None:
+            return default
+        if not (value.isascii() and value.isdigit() and int(value) <= 65535):
+            raise self.wrong(name, "a port from 0 to 65535 (0: the kernel's choice)")
+        return int(value)
+
+
+def _check_transport(settings: Settings, values: _Values) -> None:
+    for name, other in (("Certificate", "CertificateKey"), ("CertificateKey", "Certificate")):
+        if values.text(name) and not values.text(other):
+            raise values.wrong(name, f"{other} beside it")
+    # Passwords and sessions travel with every call: nothing but loopback may carry them in the clear.
+    if settings.certificate is None and not ipaddress.ip_address(settings.host).is_loopback:
+        raise values.wrong("Listen", "a loopback address, or Certificate and CertificateKey beside it")

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read: VMs, nodes, problems and histories as the API and the pages show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmwatch.panel.timeline import Gap
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from vmwatch.panel.convention import Paging
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vm:
+    """A VM as it is shown. Times in milliseconds since 1970; those of its last event are None before the first.
+
+    On an unreachable node `status` is unknown, `since` is since when, and `last_status` is what was known last.
+    """
+
+    id: int
+    name: str
+    uuid: str | None
+    status: str
+    last_status: str
+    since: int | None
+    hostnode: int | None
+    node: str | None
+    type: str | None
+    subtype: str | None
+    cause: str | None
+    source: str | None
+    time: int | None
+    problems: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of a VM's history. `reporter` told it; `hostnode`, named `node`, is where the VM is after it."""
+
+    id: int
+    reporter: int
+    type: str
+    subtype: str
+    cause: str | None
+    source: str
+    earliest: int | None
+    time: int
+    registered: int
+    status: str
+    hostnode: int | None
+    node: str | None
+    event_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A problem; `solved` is None while it is open."""
+
+    id: int
+    problem: str
+    hostnode: int | None
+    node: str | None
+    name: str
+    text: str
+    raised: int
+    solved: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A cluster node, and how many VMs are on it. `unreachable` is since when nothing is known of it."""
+
+    id: int
+    name: str
+    vms: int
+    unreachable: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which VMs: a part of the name, in any case of letters, and a shown status; "" is any."""
+
+    name: str = ""
+    status: str = ""
+
+
+_VM = (
+    "SELECT vm_shown.id, vm_shown.name, uuid, vm_shown.status, last_status, since, vm_shown.hostnode, node,"
+    " history.type, history.subtype, history.cause, history.source, history.time,"
+    " (SELECT count(*) FROM problem WHERE problem.name = vm_shown.name AND solved IS NULL) AS problems"
+    " FROM vm_shown LEFT JOIN history ON history.id = vm_shown.last "
+)
+_MATCHES = " (?1 = '' OR instr(lower(vm_shown.name), lower(?1))) AND (?2 = '' OR vm_shown.status = ?2) "
+_HISTORY = (
+    "SELECT history.id, reporter, type, subtype, cause, source, earliest, time, registered, status,"
+    " history.hostnode, hostnode.name AS node, event_id"
+    " FROM history LEFT JOIN hostnode ON hostnode.id = history.hostnode WHERE vm = ?"
+    " ORDER BY history.id DESC LIMIT ? OFFSET ?"
+)
+_PROBLEM = (
+    "SELECT problem.id, problem, hostnode, hostnode.name AS node, problem.name, text, raised, solved"
+    " FROM problem LEFT JOIN hostnode ON hostnode.id = problem.hostnode "
+)
+
+
+def vms(connection: sqlite3.Connection, wanted: Filter, paging: Paging) -> list[Vm]:
+    """A page of the VMs, by name."""
+    rows = connection.execute(
+        _VM + "WHERE" + _MATCHES + "ORDER BY vm_shown.name LIMIT ?3 OFFSET ?4",
+        (wanted.name, wanted.status, paging.size, paging.offset),
+    )
+    return [Vm(**row) for row in rows]
+
+
+def count_vms(connection: sqlite3.Connection, wanted: Filter) -> int:
+    """How many VMs there are in all pages."""
+    row = connection.execute(
+        "SELECT count(*) FROM vm_shown" + " WHERE" + _MATCHES, (wanted.name, wanted.status)
+    ).fetchone()
+    return int(row[0])
+
+
+def count_by_status(connection: sqlite3.Connection) -> dict[str, int]:
+    """How many VMs are shown with each status; statuses without any are not in it."""
+    rows = connection.execute("SELECT status, count(*) FROM vm_shown GROUP BY status")
+    return {row[0]: row[1] for row in rows}
+
+
+def vm_by_id(connection: sqlite3.Connection, vm: int) -> Vm | None:
+    """One VM."""
+    row = connection.execute(_VM + "WHERE vm_shown.id = ?", (vm,)).fetchone()
+    return Vm(**row) if row else None
+
+
+def vm_by_name(connection: sqlite3.Connection, name: str) -> Vm | None:
+    """One VM."""
+    row = connection.execute(_VM + "WHERE vm_shown.name = ?", (name,)).fetchone()
+    return Vm(**row) if row else None
+
+
+def history(connection: sqlite3.Connection, vm: int, paging: Paging) -> list[Entry]:
+    """A page of a VM's history, the newest first."""
+    return [Entry(**row) for row in connection.execute(_HISTORY, (vm, paging.size, paging.offset))]
+
+
+def count_history(connection: sqlite3.Connection, vm: int) -> int:
+    """How many entries a VM's history has."""
+    return int(connection.execute("SELECT count(*) FROM history WHERE vm = ?", (vm,)).fetchone()[0])
+
+
+def nodes(connection: sqlite3.Connection, paging: Paging) -> list[Node]:
+    """A page of the nodes, by id."""
+    rows = connection.execute(
+        "SELECT id, name, (SELECT count(*) FROM vm WHERE vm.hostnode = hostnode.id) AS vms,"
+        " unreachable.since AS unreachable FROM hostnode"
+        " LEFT JOIN unreachable ON unreachable.hostnode = hostnode.id ORDER BY id LIMIT ? OFFSET ?",
+        (paging.size, paging.offset),
+    )
+    return [Node(**row) for row in rows]
+
+
+def count_nodes(connection: sqlite3.Connection) -> int:
+    """How many nodes there are."""
+    return int(connection.execute("SELECT count(*) FROM hostnode").fetchone()[0])
+
+
+def node_name(connection: sqlite3.Connection, node: int) -> str | None:
+    """A node's name; None: there is no such node."""
+    row = connection.execute("SELECT name FROM hostnode WHERE id = ?", (node,)).fetchone()
+    return str(row["name"]) if row else None
+
+
+def open_problems(connection: sqlite3.Connection, limit: int) -> list[Problem]:
+    """The newest problems that are not solved."""
+    rows = connection.execute(_PROBLEM + "WHERE solved IS NULL ORDER BY problem.id DESC LIMIT ?", (limit,))
+    return [Problem(**row) for row in rows]
+
+
+def problems(connection: sqlite3.Connection, paging: Paging) -> list[Problem]:
+    """A page of all problems, the newest first."""
+    rows = connection.execute(
+        _PROBLEM + "ORDER BY problem.id DESC LIMIT ? OFFSET ?", (paging.size, paging.offset)
+    )
+    return [Problem(**row) for row in rows]
+
+
+def count_problems(connection: sqlite3.Connection, *, only_open: bool) -> int:
+    """How many problems there are, or how many are open."""
+    query = "SELECT count(*) FROM problem WHERE solved IS NULL OR NOT ?"
+    return int(connection.execute(query, (only_open,)).fetchone()[0])
+
+
+def problems_of(connection: sqlite3.Connection, vm: Vm) -> list[Problem]:
+    """The open problems of a VM and of the node it is on."""
+    rows = connection.execute(
+        _PROBLEM
+        + "WHERE solved IS NULL AND (problem.name = ? OR problem.name = '' AND problem.hostnode IS ?)"
+        " ORDER BY problem.id DESC LIMIT 50",
+        (vm.name, vm.hostnode if vm.hostnode is not None else -1),
+    )
+    return [Problem(**row) for row in rows]
+
+
+def gaps(connection: sqlite3.Connection, since: int) -> list[Gap]:
+    """When nodes were unreachable, as far as it was after `since`."""
+    rows = connection.execute(
+        "SELECT hostnode, raised AS since, solved AS until FROM problem"
+        " WHERE problem IN ('node_silent', 'libvirt_lost') AND hostnode IS NOT NULL"
+        " AND ifnull(solved, ?1) >= ?1 ORDER BY id DESC LIMIT 200",
+        (since,),
+    )
+    return [Gap(**row) for row in rows]
