@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -21,26 +22,22 @@ if TYPE_CHECKING:
 
 
 class _Timed(io.RawIOBase):
-    """What arrives on a socket until its timeout, counted from now, has passed."""
+    """What arrives on a socket: nothing more once its timeout, counted from now, has passed.
+
+    A read that waits then may still wait that long, so that an answer takes at most twice the timeout.
+    """
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock, self._raw, self._timeout = sock, raw, sock.gettimeout()
-        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        self._raw = raw
+        self._deadline = time.monotonic() + (sock.gettimeout() or math.inf)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
-        if self._deadline is None:
-            return self._raw.readinto(buffer)
-        left = self._deadline - time.monotonic()
-        if left <= 0:
+        if time.monotonic() > self._deadline:
             raise TimeoutError("timed out")
-        self._sock.settimeout(left)
-        try:
-            return self._raw.readinto(buffer)
-        finally:
-            self._sock.settimeout(self._timeout)
+        return self._raw.readinto(buffer)
 
     def close(self) -> None:
         self._raw.close()

@@ -148,7 +148,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds: to connect, and for the whole answer from the sent request to its last byte."""
+    """Seconds: to connect, and to answer, from the sent request to the last byte: at worst twice as long."""
 
     connect: float = 5.0
     answer: float = 20.0
@@ -310,13 +310,10 @@ class Panel:
         """Status and raw body. Not connected, timed out, redirected, too large: Unavailable."""
         url, limits = self._access.url, (self._timeouts.connect, self._timeouts.answer)
         try:
-            with self._http.post(
-                url, data=body, timeout=limits, stream=True, allow_redirects=False
-            ) as response:
-                if target := response.headers.get("Location"):
-                    raise Unavailable(
-                        "redirect", f"{url} points to {_line(target)}: set panel_url to what is meant"
-                    )
+            with self._http.post(url, data=body, timeout=limits, stream=True) as response:
+                if 300 <= response.status_code < 400:
+                    target = _line(response.headers.get("Location")) or "nowhere"
+                    raise Unavailable("redirect", f"{url} points to {target}: set panel_url to what is meant")
                 untrusted_body: bytes = response.raw.read(MAX_ANSWER + 1, decode_content=False)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             seconds = f"{limits[0]:g} s to connect, {limits[1]:g} s to answer"
@@ -328,22 +325,25 @@ class Panel:
         return response.status_code, untrusted_body
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """No answer points anywhere: even to leave a redirect alone, requests reads its body without a limit."""
+
+
 def _session(access: Access) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = (
-        False  # no proxy, .netrc or authorities of the environment: the configuration says all
-    )
+    session = _Session()
+    # No proxy, no .netrc, no authorities of the environment: the configuration says all.
+    session.trust_env = False
     session.verify = str(access.verify) if isinstance(access.verify, Path) else access.verify
-    if (
-        access.verify is False
-    ):  # the administrator has decided: once in the configuration, not with every call
+    if access.verify is False:
+        # The administrator has decided so in the configuration; a warning a call tells nobody more.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.update(
         {
             "Content-Type": "application/x-www-form-urlencoded",
             "Accept": "application/json",
-            "Accept-Encoding": "identity",  # what is compressed has no size that could be limited
+            "Accept-Encoding": "identity",  # of what is compressed the size could not be limited
             "User-Agent": "vmwatch-master",
         }
     )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 OK = b'{"doc":{"ok":{}}}'
 PASSWORD = "hunter2+%&="
+BOMB = gzip.compress(b" " * (64 << 20), compresslevel=1)
 QUICK = Timeouts(connect=0.3, answer=0.3)
 
 
@@ -251,7 +252,7 @@ def endless_body(request: Request) -> None:
 
 
 def gzip_bomb(request: Request) -> None:
-    request.reply(gzip.compress(b" " * (64 << 20)), Content_Encoding="gzip")
+    request.reply(BOMB, Content_Encoding="gzip")
 
 
 def cut_short(request: Request) -> None:
@@ -262,6 +263,15 @@ def cut_short(request: Request) -> None:
 def no_http(request: Request) -> None:
     request.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
     request.close_connection = True
+
+
+def redirect_endlessly(request: Request) -> None:
+    request.send_response(302)
+    request.send_header("Location", "/elsewhere")
+    request.end_headers()
+    request.close_connection = True
+    while not request.server.stopping.is_set():
+        request.wfile.write(b" " * 65536)
 
 
 def redirect(request: Request) -> None:
@@ -283,6 +293,7 @@ def redirect(request: Request) -> None:
         (lambda request: request.reply(b"<html>", status=404), "not-json"),
         (lambda request: request.reply(b"<html>", status=500), "http-500"),
         (redirect, "redirect"),
+        (redirect_endlessly, "redirect"),
     ],
 )
 def test_what_is_not_an_answer_is_unavailable_and_soon(
@@ -491,6 +502,14 @@ class TestSessions:
         panels[1].call("vm.event", {})
         assert door.opened == 2
 
+    def test_news_of_an_older_session_do_not_end_the_newer_one(
+        self, panels: list[Panel], sessions: Sessions, door: Doorkeeper
+    ) -> None:
+        panels[0].call("vm.event", {})
+        sessions.ended("session0")
+        panels[1].call("vm.event", {})
+        assert door.opened == 1
+
     def test_a_session_that_never_lasts_is_renewed_but_once(
         self, panels: list[Panel], server: Server, door: Doorkeeper
     ) -> None:
@@ -510,7 +529,8 @@ class TestSessions:
         )
         error = failure(panels[0])
         assert (type(error), error.kind) == (Unavailable, "no-access")
-        assert [form["func"] for form in server.forms] == ["session.newkey", "auth"]
+        assert failure(panels[0]).kind == "no-access"
+        assert [form["func"] for form in server.forms] == ["session.newkey", "auth"] * 2
 
     def test_a_key_waits_for_a_panel_that_is_away(
         self, panels: list[Panel], sessions: Sessions, server: Server, door: Doorkeeper
