@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's event loop within asyncio: one a process, safe for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
+
+import libvirt
+import libvirtaio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvirtaio has no types
+    """libvirt's own asyncio implementation, made safe for the threads that libvirt calls it from.
+
+    A thread that waits for libvirtd's answer handles what else comes meanwhile, and so arms and disarms timers,
+    in asyncio: tasks. These go to the loop's thread. Descriptors need no detour: the kernel's epoll takes
+    changes from any thread, and one that libvirt removes must be gone before its number is used again.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop` is the running one."""
+        super().__init__(loop)
+        self._freeing: set[asyncio.Task[None]] = set()
+        self.join(loop)
+
+    def join(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve this loop, which runs in the caller's thread, from now on."""
+        self.loop = loop
+        self._thread = threading.get_ident()
+
+    async def settle(self) -> None:
+        """Return when all that closed connections left is freed.
+
+        Not libvirtaio's `drain`: that one waits for what open connections hold, too.
+        """
+        await asyncio.gather(*self._freeing)
+
+    def schedule_ff_callback(self, iden: int, opaque: object) -> None:
+        """Free `opaque` in a moment: libvirt still holds its locks now."""
+        self._in_loop(self._free, iden, opaque)
+
+    def _free(self, iden: int, opaque: object) -> None:
+        task = self.loop.create_task(self._ff_callback(iden, opaque))
+        self._freeing.add(task)
+        task.add_done_callback(self._freeing.discard)
+
+    def _add_timeout(self, timeout: int, cb: Callable[..., object], opaque: object) -> int:
+        timer: int = super()._add_timeout(-1, cb, opaque)
+        self._update_timeout(timer, timeout)
+        return timer
+
+    def _update_timeout(self, timer: int, timeout: int) -> None:
+        self._in_loop(self._arm, timer, timeout)
+
+    def _remove_timeout(self, timer: int) -> int:
+        callback = self.callbacks.pop(timer, None)
+        if callback is None:
+            return -1
+        callback.cb = _ignore  # from now on it must not fire, though its task ends a moment later
+        self._in_loop(callback.close)
+        return 0
+
+    def _arm(self, timer: int, timeout: int) -> None:
+        callback = self.callbacks.get(timer)
+        if callback is not None:  # not removed meanwhile
+            callback.update(timeout=timeout)
+
+    def _in_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        if self.loop.is_closed():
+            return  # the process ends: nobody waits for a timer, and the kernel frees the rest
+        if threading.get_ident() == self._thread:
+            call(*arguments)
+            return
+        with suppress(RuntimeError):  # closed in this very moment
+            self.loop.call_soon_threadsafe(call, *arguments)
+
+
+def join_loop() -> LibvirtLoop:
+    """Have libvirt served by the running loop. Before every connection: one that is opened earlier is deaf."""
+    implementation = _implementation()
+    implementation.join(asyncio.get_running_loop())
+    return implementation
+
+
+@cache
+def _implementation() -> LibvirtLoop:
+    # libvirt takes one implementation a process, and only before the first connection.
+    implementation = LibvirtLoop(asyncio.get_running_loop())
+    implementation.register()
+    libvirt.registerErrorHandler(_ignore, None)  # else libvirt writes every error to standard error
+    return implementation
+
+
+def _ignore(*_: object) -> None:
+    pass

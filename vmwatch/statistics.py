@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The domains' counters, read beside everything else: whoever hangs in them holds up nobody."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from vmwatch.errors import HypervisorLost
+from vmwatch.hypervisor import boot_id, read_counters
+from vmwatch.libvirt_loop import join_loop
+from vmwatch.patience import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vmwatch.hypervisor import Counters
+
+log = logging.getLogger(__name__)
+
+# Where each stands in libvirt's record: `net.0.rx.pkts` for the first interface, `block.1.wr.reqs` for the
+# second disk. Source: https://libvirt.org/html/libvirt-libvirt-domain.html#virConnectGetAllDomainStats
+_COUNTERS: Final = {
+    "packets_received": ("net", "rx.pkts"),
+    "packets_sent": ("net", "tx.pkts"),
+    "bytes_received": ("net", "rx.bytes"),
+    "bytes_sent": ("net", "tx.bytes"),
+    "read_requests": ("block", "rd.reqs"),
+    "write_requests": ("block", "wr.reqs"),
+    "read_bytes": ("block", "rd.bytes"),
+    "write_bytes": ("block", "wr.bytes"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainStatistics:
+    """A running domain's counters since it started, summed over its interfaces and over its disks.
+
+    `run` changes when the counters begin anew: it is the host's boot and libvirt's id of the domain. One case
+    escapes it, for libvirtd counts on from the highest id that it finds: the domain with the highest id ended
+    and was started while libvirtd was restarted. Counters that went down tell it then.
+    """
+
+    uuid: str
+    name: str
+    run: str
+    packets_received: int
+    packets_sent: int
+    bytes_received: int
+    bytes_sent: int
+    read_requests: int
+    write_requests: int
+    read_bytes: int
+    write_bytes: int
+
+
+class Statistics:
+    """Reads the counters of all domains, each time on a connection of its own.
+
+    A wedged QEMU holds the first call that asks it, without end; libvirt's NOWAIT carries later ones past it. A
+    frozen libvirtd holds every call. So a reading is given up on after a deadline and its connection left to its
+    thread, which closes it if it ever returns (nobody else may: the call still uses it). At most two threads
+    hang: the one that a wedged guest holds, and the next that tried. Then no reading starts until one of them
+    returns, for each holds a worker of libvirtd's, too.
+    """
+
+    def __init__(self, uri: str, *, seconds: float = 60.0) -> None:
+        """`seconds`: the deadline of a reading; 10 ms a running domain is usual."""
+        self._uri = uri
+        self._seconds = seconds
+        self._calls = Patience(name="libvirt-statistics", limit=2)
+        self._fails = False
+
+    async def read(self) -> list[DomainStatistics] | None:
+        """The running domains' counters; None when libvirt did not tell them in time.
+
+        The log says once that they cannot be read, and once that they can again.
+        """
+        join_loop()
+        try:
+            counters = await self._calls.call(partial(read_counters, self._uri), seconds=self._seconds)
+        except (HypervisorLost, TimeoutError) as error:
+            if not self._fails:
+                reason = str(error) or f"no answer within {self._seconds:g} s"
+                log.warning("statistics cannot be read, will be tried again: reason=%s", reason)
+            self._fails = True
+            return None
+        if self._fails:
+            log.info("statistics are read again")
+        self._fails = False
+        return [_statistics(domain, boot=boot_id()) for domain in counters]
+
+
+def sum_counters(record: Mapping[str, int | str]) -> dict[str, int]:
+    """A domain's counters from libvirt's record of it; what the record does not have counts 0."""
+    return {
+        name: sum(
+            int(record.get(f"{group}.{device}.{counter}", 0))
+            for device in range(int(record.get(f"{group}.count", 0)))
+        )
+        for name, (group, counter) in _COUNTERS.items()
+    }
+
+
+def _statistics(domain: Counters, *, boot: str) -> DomainStatistics:
+    run = f"{boot[:8]}-{domain.domain_id}"
+    return DomainStatistics(uuid=domain.uuid, name=domain.name, run=run, **sum_counters(domain.record))
