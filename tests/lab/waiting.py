@@ -18,7 +18,7 @@ class DeadlinePassed(LabError):
     """A condition did not come true in time."""
 
 
-def wait_for(condition: Callable[[], T], *, seconds: float, what: str, pause: float = 0.01) -> T:
+def wait_for(condition: Callable[[], T | None], *, seconds: float, what: str, pause: float = 0.01) -> T:
     """Return the condition's first true value, asked every `pause` s; DeadlinePassed after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
