@@ -68,8 +68,9 @@ def delay(milliseconds: int) -> str:
     """A duration, short: `3 ms`, `1.2 s`, `5 min`."""
     if abs(milliseconds) < 1000:
         return f"{milliseconds} ms"
-    seconds = milliseconds / 1000
-    return f"{seconds:.1f} s" if abs(seconds) < 60 else f"{seconds / 60:.0f} min"
+    if abs(milliseconds) < 60_000:
+        return f"{milliseconds / 1000:.1f} s"
+    return ago(0, abs(milliseconds))
 
 
 def number(count: int) -> str:

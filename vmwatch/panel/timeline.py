@@ -34,6 +34,7 @@ _STEPS = (
     365 * 86_400,
 )  # s
 _TICKS_MOST = 7
+_FITTED_LEAST = 3  # entries
 _NOWHERE = "no node"
 
 
@@ -91,20 +92,32 @@ class Timeline:
     until: int
 
 
-def draw(entries: Sequence[Entry], gaps: Sequence[Gap], *, since: int | None, now: int) -> Timeline:
-    """The picture of the time from `since` (None: from the first entry) to `now`; entries the oldest first.
+def fit(entries: Sequence[Entry], now: int) -> int:
+    """Since when a picture shows the latest goings-on: without a long quiet before them, where there was one.
+
+    Entries the oldest first.
+    """
+    for index in range(len(entries) - _FITTED_LEAST, 0, -1):
+        busy = max(1000, now - entries[index].time)
+        if entries[index].time - entries[index - 1].time > 3 * busy:
+            return entries[index].time - busy // 10
+    first = entries[0].time if entries else now - 1000
+    return first - max(1, (now - first) // 50)
+
+
+def draw(entries: Sequence[Entry], gaps: Sequence[Gap], *, since: int, now: int) -> Timeline:
+    """The picture of the time from `since` to `now`; entries the oldest first.
 
     An entry before `since` counts: its status lasts into the picture.
     """
-    first = entries[0].time if entries else now - 1000
-    start = first - max(1, (now - first) // 50) if since is None else since
-    end = max([now, *(entry.time for entry in entries)]) + max(1, (now - start) // 100)
-    span = max(1, end - start)
+    end = max([now, *(entry.time for entry in entries)])
+    end += max(1, (end - since) // 100)
+    span = end - since
     nodes = sorted({entry.hostnode for entry in entries}, key=lambda node: (node is None, node))
     lanes = {node: lane for lane, node in enumerate(nodes)}
 
     def x(time: int) -> float:
-        return round(min(100.0, max(0.0, (time - start) * 100 / span)), 3)
+        return round(min(100.0, max(0.0, (time - since) * 100 / span)), 3)
 
     def segment(status: str, lane: int, begin: int, finish: int) -> Segment:
         width = round(max(0.15, x(finish) - x(begin)), 3)  # never too thin to be seen
@@ -114,7 +127,7 @@ def draw(entries: Sequence[Entry], gaps: Sequence[Gap], *, since: int | None, no
     statuses = [
         segment(entry.status, lanes[entry.hostnode], begin, finish)
         for entry, begin, finish in lasting
-        if finish >= start
+        if finish >= since
     ]
     unknown = [
         segment("unknown", lanes[gap.hostnode], max(gap.since, begin), min(gap.until or now, finish))
@@ -130,15 +143,15 @@ def draw(entries: Sequence[Entry], gaps: Sequence[Gap], *, since: int | None, no
             entry=entry,
         )
         for before, entry in pairwise([None, *entries])
-        if entry and entry.time >= start
+        if entry and entry.time >= since
     ]
     return Timeline(
         lanes=tuple(_lane_name(entries, node) for node in nodes),
         segments=(*statuses, *unknown),
         marks=tuple(marks),
-        ticks=_ticks(start, end),
+        ticks=_ticks(since, end),
         height=LANE * max(1, len(nodes)),
-        since=start,
+        since=since,
         until=end,
     )
 

@@ -119,8 +119,7 @@ class VmView:
 
     def _timeline(self, vm: int, now: int) -> timeline.Timeline:
         connection = self._panel.store.connection
-        since = now - SPANS[self._span] * 1000 if self._span else None
         most = _DRAWN if self._span else _FITTED
         entries = shown.history(connection, vm, Paging(number=1, size=most))[::-1]
-        gaps = shown.gaps(connection, entries[0].time if entries else now)
-        return timeline.draw(entries, gaps, since=since, now=now)
+        since = now - SPANS[self._span] * 1000 if self._span else timeline.fit(entries, now)
+        return timeline.draw(entries, shown.gaps(connection, since), since=since, now=now)
