@@ -6,9 +6,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.lab.errors import LabError
@@ -55,8 +52,6 @@ class Cluster:
     def __enter__(self) -> Self:
         """Start everything. Raises LabError, and leaves nothing then."""
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="vmwatch-cluster-"))
-            self._open.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._start()
         except BaseException:
             self._open.close()
@@ -83,6 +78,8 @@ class Cluster:
         for name in self._names:
             self._say(f"host {name}: a libvirtd of its own")
             self.hosts.append(self._open.enter_context(Host(name, image=self._image)))
+        self.folder = self.host(1).folder / "vmwatch"  # goes with the host, even if we are killed
+        self.folder.mkdir()
         self._say("panel")
         self.panel = self._open.enter_context(self._panel_service())
         self.client = self._open.enter_context(

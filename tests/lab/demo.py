@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import libvirt
 
@@ -32,8 +32,9 @@ WIDTHS: Final = {
     "what was done": 27,
     "what libvirt told": 19,
     "the panel shows": 18,
-    "after": 7,
+    "delay": 6,
 }
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESCRIPTION: Final = """\
 Shows vmwatch at work: two cluster nodes, each with a libvirtd of its own and real QEMU guests, the master, and
 the reference panel on 127.0.0.1. Plays start, pause, resume, reboot, migration, power off, destroy and kill -9.
@@ -52,18 +53,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return its exit code."""
     options = _parse(arguments)
     terminal = Terminal()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in STOPS:
+        signal.signal(number, _stop)
     try:
         with ExitStack() as stack:
             _demonstrate(terminal, stack, options)
     except KeyboardInterrupt:
-        terminal.say("  Stopped. Nothing is left behind.")
+        terminal.say("\n  Stopped. Nothing is left behind.")
         return 1 if options.once else 0  # what was to be checked was not
     except (LabError, libvirt.libvirtError) as error:
         terminal.say(f"  {terminal.paint(terminal.bad, RED)} {error}")
         return 1
     return 0
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)  # what follows is the tidying up: nothing may cut it short
+    raise KeyboardInterrupt
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,7 +93,6 @@ def _demonstrate(terminal: Terminal, stack: ExitStack, options: argparse.Namespa
         image = make_image(say)
         accelerator = find_accelerator(image, say)
         cluster = stack.enter_context(Cluster(image=image, say=say))
-    stack.callback(_close, terminal)
     _introduce(terminal, cluster, accelerator)
     play = Play(cluster, accelerator=accelerator)
     try:
@@ -97,13 +103,6 @@ def _demonstrate(terminal: Terminal, stack: ExitStack, options: argparse.Namespa
     except LabError:
         terminal.say(cluster.logs())
         raise
-
-
-def _close(terminal: Terminal) -> None:
-    """The first thing of the end: from here on nothing may interrupt it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    terminal.say()
 
 
 def _introduce(terminal: Terminal, cluster: Cluster, accelerator: str) -> None:
@@ -118,7 +117,7 @@ def _introduce(terminal: Terminal, cluster: Cluster, accelerator: str) -> None:
     }
     for name, text in lines.items():
         terminal.say(f"  {terminal.paint(name.ljust(8), DIM)}  {text}")
-    header = "  ".join(_fit(name, width, right=name == "after") for name, width in WIDTHS.items())
+    header = "  ".join(_fit(name, width, right=name == "delay") for name, width in WIDTHS.items())
     terminal.say(f"\n  {terminal.paint(header, DIM)}")
 
 
@@ -152,7 +151,7 @@ def _line(terminal: Terminal, cluster: Cluster, step: Step, outcome: Outcome) ->
         _fit(step.done, WIDTHS["what was done"]),
         terminal.paint(_fit(event_of(change), WIDTHS["what libvirt told"]), DIM),
         f"{status}{node}{' ' * room}",
-        _fit(f"{change.milliseconds} ms", WIDTHS["after"], right=True),
+        _fit(f"{change.milliseconds} ms", WIDTHS["delay"], right=True),
     ]
     return "  " + "  ".join(cells)
 

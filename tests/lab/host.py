@@ -60,6 +60,7 @@ migration_port_max = {last_port}
 """
 
 DRIVERS: Final = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver")
+SOCKET_PATH_MOST: Final = 107  # characters, unix(7)
 START_SECONDS: Final = 30.0  # libvirtd's first answer takes 0.5 to 1.7 s on an idle machine
 
 
@@ -78,6 +79,8 @@ class Host:
         self.folder = Path(tempfile.mkdtemp(prefix=f"vmwatch-{name}-"))
         self._connection: libvirt.virConnect | None = None
         try:
+            if len(str(self.socket)) > SOCKET_PATH_MOST:
+                raise LabError(f"{self.socket}: too long for a socket, set TMPDIR to something shorter")
             self._furnish(image)
             self._inside = self._enter()
         except BaseException:

@@ -94,7 +94,7 @@ class Play:
         )
         yield Step(
             vm="web",
-            done="reboot, by the guest",
+            done="guest reboots",
             act=partial(self._tell, "web", 1, "reboot"),
             events=("rebooted(reset)",),
             status="running",
@@ -105,7 +105,7 @@ class Play:
         yield self._migration("web", 2, 1)
         yield Step(
             vm="web",
-            done="power off, by the guest",
+            done="guest powers off",
             act=partial(self._tell, "web", 1, "poweroff"),
             events=("stopped(shutdown)",),
             status="stopped",
@@ -173,8 +173,9 @@ class Play:
         except DeadlinePassed:
             changes = self._cluster.client.history(step.vm, since=mark)
             told = ", ".join(f"{event_of(change)}: {change.status}" for change in changes) or "nothing"
+            cause = f" by {step.cause}" if step.cause else ""
             raise DeadlinePassed(
-                f"{step.vm}: {step.done}: expected {', '.join(step.events)}, then {step.status} on node"
+                f"{step.vm}: {step.done}: expected {', '.join(step.events)}{cause}, then {step.status} on node"
                 f" {step.node}; after {SHOWN_SECONDS:g} s the panel shows"
                 f" {self._cluster.client.vm(step.vm)}, and was told {told}"
             ) from None

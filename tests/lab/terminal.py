@@ -40,7 +40,7 @@ class Terminal:
 
     def paint(self, text: str, colour: str) -> str:
         """The text in a colour, where there are colours."""
-        return f"\033[{colour}m{text}\033[0m" if self._coloured and text else text
+        return f"\033[{colour}m{text}\033[0m" if self._coloured and colour else text
 
     def say(self, text: str = "") -> None:
         """Print one line."""
