@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.accelerator import find_accelerator
+from tests.lab.cluster import Cluster
 from tests.lab.errors import MissingTool
 from tests.lab.host import Host
 from tests.lab.image import Image, make_image
@@ -60,3 +61,10 @@ def test_driver_host() -> Iterator[Host]:
     """A private libvirtd for its test driver (`Host.test_uri`): no QEMU, no kernel, events by thousands."""
     with _tools_needed(), Host("gamma") as node:
         yield node
+
+
+@pytest.fixture
+def cluster(image: Image) -> Iterator[Cluster]:
+    """The whole way: two hosts, their node services, the master, the panel."""
+    with _tools_needed(), Cluster(image=image) as whole:
+        yield whole

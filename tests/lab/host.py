@@ -60,6 +60,7 @@ migration_port_max = {last_port}
 """
 
 DRIVERS: Final = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver")
+SOCKET: Final = "run/libvirt/libvirt-sock"
 SOCKET_PATH_MOST: Final = 107  # characters, unix(7)
 START_SECONDS: Final = 30.0  # libvirtd's first answer takes 0.5 to 1.7 s on an idle machine
 
@@ -76,11 +77,9 @@ class Host:
         require("libvirtd", "unshare", "mount", *(["qemu-system-x86_64"] if image else []))
         self.name = name
         self.uuid = str(uuid.uuid4())
-        self.folder = Path(tempfile.mkdtemp(prefix=f"vmwatch-{name}-"))
+        self.folder = _make_folder(name)
         self._connection: libvirt.virConnect | None = None
         try:
-            if len(str(self.socket)) > SOCKET_PATH_MOST:
-                raise LabError(f"{self.socket}: too long for a socket, set TMPDIR to something shorter")
             self._furnish(image)
             self._inside = self._enter()
         except BaseException:
@@ -105,7 +104,7 @@ class Host:
     @property
     def socket(self) -> Path:
         """The read-write socket of libvirtd, as this process sees it."""
-        return self.folder / "run/libvirt/libvirt-sock"
+        return self.folder / SOCKET
 
     @property
     def uri(self) -> str:
@@ -271,6 +270,14 @@ class Host:
                 if wanted(process):
                     return process
         raise LabError(f"{what} does not run on {self.name}")
+
+
+def _make_folder(name: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"vmwatch-{name}-"))
+    if len(str(folder / SOCKET)) > SOCKET_PATH_MOST:
+        folder.rmdir()
+        raise LabError(f"{folder}: too long for the path of a socket in it; set TMPDIR to a shorter one")
+    return folder
 
 
 def _free_ports() -> int:
