@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vmwatch.errors import ConfigError, Missed, PanelError, Refused, Unavailable
-from vmwatch.vmmanager import Access, Dialect, Panel, Sessions, read_answer, read_dialect
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from vmwatch.vmmanager import DIALECT_FILE, Access, Dialect, Panel, Sessions, read_answer, read_dialect
 
 OK = b'{"doc":{"ok":{}}}'
 
@@ -149,3 +148,10 @@ def test_access_is_by_a_user_or_by_sessions() -> None:
 
 def test_the_password_is_not_shown() -> None:
     assert "hunter2" not in repr(Access(url="http://[::1]/", user="admin", password="hunter2"))
+
+
+def test_the_assumptions_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "vmmanager.md").read_text()
+    table = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| ", text, re.MULTILINE)
+    assert table == [(item.name, item.default) for item in fields(Dialect)]
+    assert str(DIALECT_FILE) in text
