@@ -57,7 +57,7 @@ def hosts(image: Image) -> Iterator[tuple[Host, Host]]:
 
 
 @pytest.fixture
-def test_driver_host() -> Iterator[Host]:
+def driver_host() -> Iterator[Host]:
     """A private libvirtd for its test driver (`Host.test_uri`): no QEMU, no kernel, events by thousands."""
     with _tools_needed(), Host("gamma") as node:
         yield node

@@ -88,18 +88,18 @@ def test_guests_outlive_libvirtd(host: Host, accelerator: str, end: object) -> N
     assert host.qemu("vm1") == qemu
 
 
-def test_a_frozen_libvirtd_says_nothing_until_it_is_thawed(test_driver_host: Host) -> None:
-    code = f"import libvirt; libvirt.open({test_driver_host.test_uri!r}).listAllDomains()"
-    test_driver_host.freeze_libvirtd()
+def test_a_frozen_libvirtd_says_nothing_until_it_is_thawed(driver_host: Host) -> None:
+    code = f"import libvirt; libvirt.open({driver_host.test_uri!r}).listAllDomains()"
+    driver_host.freeze_libvirtd()
     with subprocess.Popen([sys.executable, "-c", code]) as client:
         with pytest.raises(subprocess.TimeoutExpired):
             client.wait(timeout=1)
-        test_driver_host.thaw_libvirtd()
+        driver_host.thaw_libvirtd()
         assert client.wait(timeout=10) == 0
 
 
-def test_the_test_driver_runs_domains_without_qemu(test_driver_host: Host) -> None:
-    connection = libvirt.open(test_driver_host.test_uri)
+def test_the_test_driver_runs_domains_without_qemu(driver_host: Host) -> None:
+    connection = libvirt.open(driver_host.test_uri)
     try:
         (domain,) = connection.listAllDomains()
         domain.suspend()
