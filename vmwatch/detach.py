@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import sys
@@ -17,6 +18,10 @@ from typing import Final
 
 EXIT_DIED: Final = 1
 """Of the command, when the service died before it said anything."""
+
+
+MAX_DESCRIPTORS: Final = 65536
+"""What a detached service may open: far more than it ever needs."""
 
 
 class Starter:
@@ -65,6 +70,10 @@ def _adopt_orphans() -> None:
 
 def _leave_terminal(keep: list[int]) -> None:
     """Fork twice, into a session of its own; close all but `keep`; standard streams to /dev/null."""
+    # python-daemon remembers every descriptor that the hard limit allows: 32 MB at systemd's 524,288.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard > MAX_DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, MAX_DESCRIPTORS), MAX_DESCRIPTORS))
     import daemon.daemon  # noqa: PLC0415 (3 MB that only a detached service needs)
 
     # Its default signal_map makes SIGTERM raise wherever the program is; its pid file would outlive a kill.

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from vmwatch.service import Lock
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -68,11 +70,14 @@ class Tiny:
         """Start the command, and do not wait for it."""
         process = subprocess.Popen(
             [
+                "env",
+                "--default-signal=INT",  # a shell's background job, which the tests may be, ignores it
                 sys.executable,
                 str(Path(__file__).with_name("tiny_service.py")),
                 f"--config={self.config}",
                 *arguments,
             ],
+            cwd=self.config.parent,
             env=os.environ | {"TINY": main} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -270,6 +275,18 @@ def test_starts_again_after_a_kill(tiny: Tiny) -> None:
     assert tiny.detach() != first
 
 
+def test_a_pid_file_that_goes_while_it_is_opened_is_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pid"
+    first = Lock.take(path)
+    descriptor = os.open(path, os.O_RDWR)
+    first.release()
+    assert not Lock._is_locked(path, descriptor)  # nobody else would see this lock
+    second = Lock.take(path)
+    assert not Lock._is_locked(path, descriptor)
+    second.release()
+    os.close(descriptor)
+
+
 def test_a_pid_file_that_cannot_be_made(tiny: Tiny) -> None:
     tiny.pid_file.parent.touch()
     assert tiny.run() == (1, "", f"tiny: pid_file {tiny.pid_file} cannot be locked: File exists\n")
@@ -309,6 +326,13 @@ def test_hup_opens_the_log_again_and_takes_over_its_level(tiny: Tiny) -> None:
     assert process.wait(DEADLINE) == 0
     wrong = f"{tiny.config}:7: log_level=loud: expected one of debug, info, warning, error"
     assert tiny.lines() == [f"service ERROR configuration is wrong, log_level stays: {wrong}"]
+
+
+def test_a_detached_service_finds_its_file_again(tiny: Tiny) -> None:
+    assert tiny.run("--config=tiny.conf") == (0, "", "")
+    tiny.detached.append(tiny.pid())
+    os.kill(tiny.pid(), signal.SIGHUP)
+    until(lambda: tiny.lines()[-1] == "service INFO log opened again log_level=info")
 
 
 @pytest.mark.parametrize("name", ["{folder}/notify", "@vmwatch-test-{pid}"])
