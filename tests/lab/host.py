@@ -9,12 +9,9 @@ the kernel lets users make namespaces.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -23,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 import psutil
 
-from tests.lab.errors import LabError, require
+from tests.lab.errors import LabError, MissingTool, require
 from tests.lab.guest import Console
+from tests.lab.namespace import Namespace
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
     from tests.lab.image import Image
@@ -59,7 +56,8 @@ migration_port_min = {port}
 migration_port_max = {last_port}
 """
 
-DRIVERS: Final = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver")
+LIBRARIES: Final = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")  # Debian's first
+DRIVER: Final = "libvirt_driver_qemu.so"
 SOCKET: Final = "run/libvirt/libvirt-sock"
 SOCKET_PATH_MOST: Final = 107  # characters, unix(7)
 START_SECONDS: Final = 30.0  # libvirtd's first answer takes 0.5 to 1.7 s on an idle machine
@@ -74,14 +72,14 @@ class Host:
         Raises MissingTool, and LabError where namespaces are not to be had.
         """
         libvirt.registerErrorHandler(lambda *_: None, None)  # what fails is raised: no need to print it too
-        require("libvirtd", "unshare", "mount", *(["qemu-system-x86_64"] if image else []))
+        require("libvirtd", *(["qemu-system-x86_64"] if image else []))
         self.name = name
         self.uuid = str(uuid.uuid4())
         self.folder = _make_folder(name)
         self._connection: libvirt.virConnect | None = None
         try:
             self._furnish(image)
-            self._inside = self._enter()
+            self._namespace = Namespace(self.folder)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
@@ -94,9 +92,7 @@ class Host:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- where it is ---
@@ -120,11 +116,7 @@ class Host:
 
     def start_libvirtd(self) -> None:
         """Start libvirtd, and return when it answers. Raises LabError with the end of its log."""
-        assert self._inside.stdin is not None
-        assert self._inside.stdout is not None
-        self._inside.stdin.write(b"libvirtd\n")
-        self._inside.stdin.flush()
-        self._inside.stdout.readline()  # it is a process now
+        self._namespace.start_libvirtd()
         try:
             wait_for(self._answers, seconds=START_SECONDS, what=f"libvirtd of {self.name}")
         except LabError as error:
@@ -192,18 +184,7 @@ class Host:
     def close(self) -> None:
         """End everything that runs in it, and remove its folder. Safe to call twice."""
         self._disconnect()
-        assert self._inside.stdin is not None
-        with contextlib.suppress(OSError):
-            self._inside.stdin.close()
-        try:
-            self._inside.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self._inside.kill()  # takes the namespace's first process along, and that everything else
-            self._inside.wait()
-        for stream in (self._inside.stdout, self._inside.stderr):
-            if stream is not None:
-                stream.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._namespace.close()
 
     # --- how ---
 
@@ -213,35 +194,15 @@ class Host:
         port = _free_ports()
         (self.folder / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=self.uuid))
         (self.folder / "etc/qemu.conf").write_text(QEMU_CONF.format(port=port, last_port=port + 15))
-        driver = "libvirt_driver_qemu.so"
         # libvirt's QEMU driver does not start without the user that only Debian's service package makes.
         for file, entry in (("passwd", "64055::/:/bin/false"), ("group", "")):
             (self.folder / file).write_text(
                 Path("/etc", file).read_text() + f"libvirt-qemu:x:64055:{entry}\n"
             )
-        (self.folder / "etc/drivers" / driver).symlink_to(DRIVERS / driver)
+        (self.folder / "etc/drivers" / DRIVER).symlink_to(_find_driver())
         if image is not None:
             shutil.copyfile(image.kernel, self.folder / "run/vmwatch/vmlinuz")
             shutil.copyfile(image.initramfs, self.folder / "run/vmwatch/initramfs")
-
-    def _enter(self) -> subprocess.Popen[bytes]:
-        as_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        inside = subprocess.Popen(
-            [
-                *("unshare", *as_user, "--mount", "--mount-proc", "--pid", "--uts", "--fork", "--kill-child"),
-                *(sys.executable, "-I", str(Path(__file__).with_name("inside.py")), str(self.folder)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us, who then close its input
-            env={**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
-        )
-        assert inside.stdout is not None
-        if inside.stdout.readline() != b"inside\n":
-            error = inside.communicate()[1].decode(errors="replace").strip()
-            raise LabError(f"this machine gives no namespaces of our own (root gets them): {error[-500:]}")
-        return inside
 
     def _answers(self) -> bool:
         assert self.libvirtd.is_running()
@@ -265,7 +226,7 @@ class Host:
         self._disconnect()
 
     def _process(self, wanted: Callable[[psutil.Process], bool], what: str) -> psutil.Process:
-        for process in psutil.Process(self._inside.pid).children(recursive=True):
+        for process in self._namespace.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if wanted(process):
                     return process
@@ -278,6 +239,14 @@ def _make_folder(name: str) -> Path:
         folder.rmdir()
         raise LabError(f"{folder}: too long for the path of a socket in it; set TMPDIR to a shorter one")
     return folder
+
+
+def _find_driver() -> Path:
+    for library in LIBRARIES:
+        driver = Path(library, "libvirt/connection-driver", DRIVER)
+        if driver.exists():
+            return driver
+    raise MissingTool(f"not installed: libvirt's QEMU driver, {DRIVER}")
 
 
 def _free_ports() -> int:

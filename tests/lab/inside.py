@@ -42,7 +42,7 @@ def main() -> None:
         socket.sethostname(folder.name)
         for name, covered in COVERED.items():
             _bind(folder / name, Path(covered))
-        if Path("/proc/self/setgroups").read_text() == "deny\n":
+        if _lacks_setgroups():
             _pretend_setgroups()
         signal.signal(signal.SIGCHLD, _reap)
         print("inside", flush=True)
@@ -57,6 +57,11 @@ def main() -> None:
 def _bind(source: Path, target: Path) -> None:
     # Recursive, for a user's namespace may not lay bare what was mounted below.
     subprocess.run(["mount", "--rbind", str(source), str(target)], check=True)
+
+
+def _lacks_setgroups() -> bool:
+    setting = Path("/proc/self/setgroups")
+    return setting.exists() and setting.read_text() == "deny\n"
 
 
 def _pretend_setgroups() -> None:

@@ -12,7 +12,6 @@ import requests
 from tests.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
 
@@ -63,9 +62,7 @@ class PanelClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._session.close()
 
     def clone(self) -> PanelClient:

@@ -19,7 +19,6 @@ from tests.lab.waiting import DeadlinePassed, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
     from typing import Self
 
 READY_SECONDS: Final = 20.0  # a start takes 0.5 s; a machine under load takes longer
@@ -42,9 +41,7 @@ class Service:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
