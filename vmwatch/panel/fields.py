@@ -143,7 +143,7 @@ class Fields:
         """One of the choices, `default` when absent ("": it must not be)."""
         value = self._values.get(name, "") or default
         if value not in choices:
-            raise self.wrong(name, "one of " + ", ".join(choices))
+            raise self.wrong(name, "one of " + ", ".join(filter(None, choices)))
         return value
 
     def time(self, name: str) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from vmwatch.events import Status
 from vmwatch.panel import fields, register, shown
 from vmwatch.panel.convention import OK, ApiError, Element, ErrorType, listing, scalars
 from vmwatch.panel.fields import Fields, iso
@@ -67,7 +68,8 @@ class Function:
 def vm_list(call: Call) -> Content:
     """`vm`: the VMs, by name; `name` narrows it to names that contain it, `status` to a shown status."""
     connection = call.panel.store.connection
-    wanted = shown.Filter(name=call.fields.text("name"), status=call.fields.text("status"))
+    status = call.fields.one_of("status", ("", *Status), "")
+    wanted = shown.Filter(name=call.fields.text("name"), status=status)
     paging = call.fields.paging()
     rows = [_vm(vm) for vm in shown.vms(connection, wanted, paging)]
     return listing(rows, paging=paging, total=shown.count_vms(connection, wanted))

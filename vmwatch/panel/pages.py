@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote
 
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -130,7 +130,7 @@ class Pages:
         session = request.cookies.get(SESSION_COOKIE)
         return self._panel.access.signed_in(session) if session else None
 
-    def _page(self, request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
+    def _page(self, request: Request, template: str, *, status: int = 200, **context: object) -> Response:
         session = request.cookies.get(SESSION_COOKIE, "")
         token = self._panel.access.form_token(session)
         return HTMLResponse(self._env.get_template(template).render(token=token, **context), status)

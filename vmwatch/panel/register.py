@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 # the rest is for a master that was restored from a backup.
 RUNS_KEPT = 8
 
-_OPEN = " WHERE problem = ? AND hostnode IS ? AND name = ? AND solved IS NULL"
+_RENEW = "UPDATE problem SET text = ? "
+_SOLVE = "UPDATE problem SET solved = ? "
+_OPEN = "WHERE problem = ? AND hostnode IS ? AND name = ? AND solved IS NULL"
 
 
 def record_event(store: Store, event: VmEvent, *, clock: Callable[[], int], create: bool) -> bool:
@@ -50,10 +52,9 @@ def _follow(connection: sqlite3.Connection, vm: int, event: VmEvent) -> Placemen
     before = _decode(row["copies"])
     after = apply(before, event.hostnode, event.type, event.subtype)
     connection.execute("UPDATE vm SET copies = ? WHERE id = ?", (_encode(after), vm))
-    if before or after:
-        placement = place(after)
-    else:  # no copy has been heard of, and this event tells of none: no reason to show anything else than before
-        placement = Placement(status=Status(row["status"]), node=row["hostnode"])
+    # Without any copy, and by an event that tells of none, there is no reason to show anything else than before.
+    known = Placement(status=Status(row["status"]), node=row["hostnode"])
+    placement = place(after) if before or after else known
     return replace(placement, status=event.status or placement.status)
 
 
@@ -141,20 +142,12 @@ def record_problem(store: Store, report: ProblemReport, *, now: int) -> None:
     """Raise a problem (again: its text is renewed) or solve it (none open: nothing to do)."""
     key = (report.problem, report.hostnode, report.name)
     with store.transaction() as connection:
-        if report.raised:
-            changed = connection.execute(
-                "UPDATE problem SET text = ?" + _OPEN,
-                (report.text, *key),
-            )
-            if changed.rowcount == 0:
-                connection.execute(
-                    "INSERT INTO problem (problem, hostnode, name, text, raised) VALUES (?, ?, ?, ?, ?)",
-                    (*key, report.text, now),
-                )
-        else:
+        if not report.raised:
+            connection.execute(_SOLVE + _OPEN, (now, *key))
+        elif connection.execute(_RENEW + _OPEN, (report.text, *key)).rowcount == 0:
             connection.execute(
-                "UPDATE problem SET solved = ?" + _OPEN,
-                (now, *key),
+                "INSERT INTO problem (problem, hostnode, name, text, raised) VALUES (?, ?, ?, ?, ?)",
+                (*key, report.text, now),
             )
 
 

@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 
 from vmwatch import __version__
 from vmwatch.errors import ConfigError, VmwatchError
+from vmwatch.log import ProductFormatter
 from vmwatch.panel import settings as settings_file
 from vmwatch.panel.access import Access
 from vmwatch.panel.api import Api
@@ -93,8 +94,7 @@ class Server(uvicorn.Server):
 def main() -> None:
     """The command `vmwatch-panel`."""
     arguments = _parse_arguments()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _log_to_standard_error()
     try:
         serve(settings_file.read(arguments.config), arguments.config)
     except VmwatchError as error:
@@ -165,6 +165,13 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"vmwatch-panel {__version__}")
     return parser.parse_args()
+
+
+def _log_to_standard_error() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(ProductFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def _fail(text: str, code: int) -> int:

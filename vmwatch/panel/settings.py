@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The panel's configuration file -> frozen, typed settings. It reads that file and no other.
+"""The panel's configuration file -> frozen, typed settings. A certificate that it names is tried as well.
 
 The grammar is the product's for `vmmgr.conf`: one `Name value` a line, and `Option Name` for what is on or
 off; blank lines and lines that begin with `#` are skipped. The names are the reference panel's own.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def parse(text: str, path: Path) -> Settings:
     settings = Settings(
         host=values.address("Listen", "127.0.0.1"),
         port=values.port("ListenPort", 1500),
-        database=values.file("Database") or values.missing("Database", "the path of the panel's database"),
+        database=values.required_file("Database"),
         admin_user=values.user("AdminUser", "admin"),
         admin_password=values.text("AdminPassword"),
         register_unknown_vm="RegisterUnknownVm" in options,
@@ -128,9 +129,6 @@ class _Values:
         line = self._lines[name]
         return _wrong(self._path, line.number, name, line.value, expected)
 
-    def missing(self, name: str, expected: str) -> Path:
-        raise ConfigError(f"{self._path}: {name}: missing: expected {expected}")
-
     def text(self, name: str) -> str | None:
         line = self._lines.get(name)
         return line.value if line else None
@@ -138,6 +136,12 @@ class _Values:
     def file(self, name: str) -> Path | None:
         value = self.text(name)
         return self._path.parent / value if value else None
+
+    def required_file(self, name: str) -> Path:
+        file = self.file(name)
+        if file is None:
+            raise ConfigError(f"{self._path}: {name}: missing: expected a path")
+        return file
 
     def user(self, name: str, default: str) -> str:
         value = self.text(name) or default
@@ -168,3 +172,10 @@ def _check_transport(settings: Settings, values: _Values) -> None:
     # Passwords and sessions travel with every call: nothing but loopback may carry them in the clear.
     if settings.certificate is None and not ipaddress.ip_address(settings.host).is_loopback:
         raise values.wrong("Listen", "a loopback address, or Certificate and CertificateKey beside it")
+    if settings.certificate is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                settings.certificate, settings.certificate_key
+            )
+        except OSError as error:
+            raise values.wrong("Certificate", f"a certificate that CertificateKey fits: {error}") from error

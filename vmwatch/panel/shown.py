@@ -95,6 +95,7 @@ _VM = (
     " FROM vm_shown LEFT JOIN history ON history.id = vm_shown.last "
 )
 _MATCHES = " (?1 = '' OR instr(lower(vm_shown.name), lower(?1))) AND (?2 = '' OR vm_shown.status = ?2) "
+_COUNT_VMS = "SELECT count(*) FROM vm_shown "
 _HISTORY = (
     "SELECT history.id, reporter, type, subtype, cause, source, earliest, time, registered, status,"
     " history.hostnode, hostnode.name AS node, event_id"
@@ -118,9 +119,8 @@ def vms(connection: sqlite3.Connection, wanted: Filter, paging: Paging) -> list[
 
 def count_vms(connection: sqlite3.Connection, wanted: Filter) -> int:
     """How many VMs there are in all pages."""
-    row = connection.execute(
-        "SELECT count(*) FROM vm_shown" + " WHERE" + _MATCHES, (wanted.name, wanted.status)
-    ).fetchone()
+    query = _COUNT_VMS + "WHERE" + _MATCHES
+    row = connection.execute(query, (wanted.name, wanted.status)).fetchone()
     return int(row[0])
 
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The panel's database: its schema, its one connection, its transactions.
 
-What is written stands in `register`, what is read in `shown`. One connection, used in the event loop's thread alone: a commit is on the disk (`synchronous=FULL`) in about
+What is written stands in `register`, what is read in `shown`.
+
+One connection, used in the event loop's thread alone: a commit is on the disk (`synchronous=FULL`) in about
 0.2 ms, less than it costs to hand the work to another thread. The lock is held as long as the panel runs, so
 that a second panel on the same file fails at once.
 

@@ -159,7 +159,7 @@ def draw(entries: Sequence[Entry], gaps: Sequence[Gap], *, since: int, now: int)
 def _lasting(entries: Sequence[Entry], now: int) -> list[tuple[Entry, int, int]]:
     """Each entry with the time in which it held. Nodes' clocks differ: none ends before it begins."""
     ends = [*(entry.time for entry in entries[1:]), now]
-    return [(entry, entry.time, max(entry.time, end)) for entry, end in zip(entries, ends, strict=True)]
+    return [(entry, entry.time, max(entry.time, end)) for entry, end in zip(entries, ends, strict=False)]
 
 
 def _lane_name(entries: Sequence[Entry], node: int | None) -> str:

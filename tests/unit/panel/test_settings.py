@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration file: what it may say, and one line for what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmwatch.errors import ConfigError
+from vmwatch.panel.settings import parse, read
+
+FILE = Path("/etc/panel.conf")
+
+
+def test_the_least() -> None:
+    settings = parse("Database panel.db\n", FILE)
+    assert (settings.host, settings.port, settings.database) == ("127.0.0.1", 1500, Path("/etc/panel.db"))
+    assert (settings.admin_user, settings.admin_password, settings.register_unknown_vm) == (
+        "admin",
+        None,
+        False,
+    )
+
+
+def test_all() -> None:
+    settings = parse(
+        "# ours\n\n  Listen ::1\nListenPort\t0\nDatabase /var/lib/panel.db\nAdminUser root@panel\n"
+        "AdminPassword two words # and this\nOption RegisterUnknownVm\n",
+        FILE,
+    )
+    assert (settings.host, settings.port, settings.admin_user) == ("::1", 0, "root@panel")
+    assert (settings.admin_password, settings.register_unknown_vm) == ("two words # and this", True)
+    assert settings.warnings == ()
+    assert "two words" not in repr(settings)
+
+
+def test_what_is_unknown_is_a_warning_for_the_product_has_more_names() -> None:
+    settings = parse("Database a\nDBHost localhost\nOption Trusted\n", FILE)
+    assert settings.warnings == (
+        "/etc/panel.conf:2: DBHost: unknown, ignored",
+        "/etc/panel.conf:3: Option Trusted: unknown, ignored",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "/etc/panel.conf: Database: missing: expected a path"),
+        ("Database", "/etc/panel.conf:1: not a setting: expected `Name value` or `Option Name`"),
+        (
+            "AdminPassword=hunter2 x",
+            "/etc/panel.conf:1: not a setting: expected `Name value` or `Option Name`",
+        ),
+        (
+            "Database a\nListenPort 70000",
+            "/etc/panel.conf:2: ListenPort: '70000': expected a port from 0 to 65535 (0: the kernel's choice)",
+        ),
+        (
+            "Database a\nListen localhost",
+            "/etc/panel.conf:2: Listen: 'localhost': expected an IPv4 or IPv6 address",
+        ),
+        (
+            "Database a\nListen 0.0.0.0",
+            (
+                "/etc/panel.conf:2: Listen: '0.0.0.0': expected a loopback address, or Certificate and CertificateKey"
+                " beside it"
+            ),
+        ),
+        (
+            "Database a\nCertificate c.pem",
+            "/etc/panel.conf:2: Certificate: 'c.pem': expected CertificateKey beside it",
+        ),
+        (
+            "Database a\nAdminUser a:b",
+            "/etc/panel.conf:2: AdminUser: 'a:b': expected 1 to 64 letters, digits, or any of _.@-",
+        ),
+        (
+            "AdminPassword hunter2\nAdminPassword hunter3",
+            "/etc/panel.conf:2: AdminPassword: (hidden): expected one value, already given in line 1",
+        ),
+        (
+            "AdminPassword hunter2\x00",
+            "/etc/panel.conf:1: AdminPassword: a control character in the value: expected printable text",
+        ),
+    ],
+)
+def test_an_error_is_one_line(text: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, FILE)
+    assert str(caught.value) == line
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read(tmp_path / "none.conf")
+    (tmp_path / "latin").write_bytes(b"AdminUser J\xf6rg")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read(tmp_path / "latin")
+
+
+def test_a_certificate_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_text("not a certificate")
+    text = "Database a\nListen 0.0.0.0\nCertificate c.pem\nCertificateKey c.pem"
+    with pytest.raises(ConfigError, match=r":3: Certificate: 'c.pem': expected a certificate that"):
+        parse(text, tmp_path / "panel.conf")
