@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 EXIT_BUG: Final = 1
 """Anything unexpected; the traceback is in the log."""
 
+END_SECONDS: Final = 2.0
+"""How long tasks and threads that the program left may take to end."""
+
 EXIT_DISABLED: Final = 1
 """Of --check-enabled: for systemd a condition that is not met (systemd.service(5), ExecCondition)."""
 
@@ -136,6 +139,7 @@ class Lock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
+        self._is_released = False
 
     @classmethod
     def take(cls, path: Path) -> Self:
@@ -174,6 +178,9 @@ class Lock:
 
     def release(self) -> None:
         """Remove the file, then unlock: in this order nobody locks a file that is about to go."""
+        if self._is_released:
+            return
+        self._is_released = True
         with suppress(OSError):
             self.path.unlink()
         os.close(self.descriptor)
@@ -206,24 +213,29 @@ class _Service(Generic[S]):
         for warning in (*self.warnings, trouble):
             if warning:
                 _log.warning("%s", warning)
-        try:
-            code = asyncio.run(self._live(log, lambda: starter.tell(0, trouble)))
-            reason = "stopped before it was ready"
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the root of all tasks)
-            code, reason = _ending(error)
-        _log.info("stopped exit_code=%d", code)
-        starter.tell(code or EXIT_BUG, reason)
-        self.lock.release()
+        code, reason = asyncio.run(self._live(log, starter, trouble))
+        self._end(starter, code, reason)
         return code
 
-    async def _live(self, log: Log, started: Callable[[], None]) -> int:
+    def _end(self, starter: Starter, code: int, reason: str) -> None:
+        self.lock.release()
+        starter.tell(code or EXIT_BUG, reason)  # after the lock: whoever hears it may start the next one
+
+    async def _live(self, log: Log, starter: Starter, trouble: str) -> tuple[int, str]:
         loop = asyncio.get_running_loop()
-        life = Life(flags=self.flags, started=started)
+        life = Life(flags=self.flags, started=lambda: starter.tell(0, trouble))
         loop.set_exception_handler(life.unexpected)
         loop.add_signal_handler(signal.SIGHUP, self._reload, log)
         _on_stop_signals(lambda number: loop.call_soon_threadsafe(life.terminate, number))
-        code = await self.program.main(self.settings, life)
-        return EXIT_BUG if life.failed else code
+        try:
+            code, reason = await self.program.main(self.settings, life), "stopped before it was ready"
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the root of all tasks)
+            code, reason = _ending(error)
+        if life.failed:
+            code = EXIT_BUG
+        _log.info("stopped exit_code=%d", code)
+        _end_whatever_hangs(code, lambda: self._end(starter, code, reason))
+        return code, reason
 
     def _reload(self, log: Log) -> None:
         log.file.reopen()
@@ -249,6 +261,18 @@ def _on_stop_signals(ask: Callable[[signal.Signals], object]) -> None:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, handle)
+
+
+def _end_whatever_hangs(code: int, last: Callable[[], None]) -> None:
+    """See to it that the process ends soon: Python itself waits without end for a thread in a stuck call."""
+
+    def end(_number: int, _frame: object) -> None:
+        _log.error("ended while a task or a thread hangs")
+        last()
+        os._exit(code)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
 
 
 def _ending(error: BaseException) -> tuple[int, str]:

@@ -191,6 +191,7 @@ def test_detached_from_start_to_stop(tiny: Tiny) -> None:
     ("main", "code", "reason"),
     [
         ("lose_libvirt", 69, "no libvirt here"),
+        ("leave_a_thread_that_hangs", 69, "no libvirt here"),
         ("lose_libvirt_in_a_group", 69, "no libvirt here"),
         ("have_a_bug", 1, "unexpected KeyError: 'a bug' (the log has more)"),
         ("be_cancelled", 1, "unexpected CancelledError:  (the log has more)"),
@@ -209,6 +210,16 @@ def test_the_command_tells_why_the_service_did_not_start(
 def test_what_is_expected_is_one_line_in_the_log(tiny: Tiny) -> None:
     assert tiny.run("--foreground", main="lose_libvirt")[0] == 69
     assert tiny.lines()[1:] == ["service ERROR no libvirt here", "service INFO stopped exit_code=69"]
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(tiny: Tiny) -> None:
+    assert tiny.run("--foreground", main="leave_a_thread_that_hangs")[0] == 69
+    assert tiny.lines()[1:] == [
+        "service ERROR no libvirt here",
+        "service INFO stopped exit_code=69",
+        "service ERROR ended while a task or a thread hangs",
+    ]
+    assert is_alive(tiny.detach())
 
 
 def test_what_is_unexpected_leaves_its_traceback_in_the_log(tiny: Tiny) -> None:

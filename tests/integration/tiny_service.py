@@ -58,6 +58,11 @@ async def lose_libvirt_in_a_group(settings: NodeSettings, life: Life) -> int:
     return 0
 
 
+async def leave_a_thread_that_hangs(settings: NodeSettings, life: Life) -> int:
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
+    return await lose_libvirt(settings, life)
+
+
 async def have_a_bug(_settings: NodeSettings, _life: Life) -> int:
     raise KeyError("a bug")
 
@@ -97,6 +102,7 @@ MAINS: dict[str, Callable[[NodeSettings, Life], Awaitable[int]]] = {
         be_deaf,
         lose_libvirt,
         lose_libvirt_in_a_group,
+        leave_a_thread_that_hangs,
         have_a_bug,
         have_a_bug_in_a_callback,
         be_cancelled,
