@@ -52,6 +52,16 @@ _SHOWN_AS = {
     CopyState.DEPARTED: Status.MIGRATING,
 }
 _ALIVE = (CopyState.SLEEPING, CopyState.PAUSED, CopyState.RUNNING)  # the later, the more it speaks for the VM
+_UNDER_WAY = (CopyState.INCOMING, CopyState.LEAVING)
+_RETOLD: Mapping[CopyState, tuple[str, str]] = {
+    CopyState.RUNNING: (EventType.STARTED, "unknown"),
+    CopyState.PAUSED: (EventType.SUSPENDED, "unknown"),
+    CopyState.SLEEPING: (EventType.PMSUSPENDED, "unknown"),
+    CopyState.SAVED: (EventType.STOPPED, "saved"),
+    CopyState.STOPPED: (EventType.STOPPED, "unknown"),
+    CopyState.CRASHED: (EventType.STOPPED, "crashed"),
+    CopyState.DEPARTED: (EventType.STOPPED, "migrated"),
+}
 
 
 def place(copies: Copies) -> Placement:
@@ -74,7 +84,7 @@ def apply(copies: Copies, node: int, event: str, detail: str) -> dict[int, Copy]
         return _define(copies, node) if event == EventType.DEFINED else dict(copies)
     if state is CopyState.GONE:
         return _undefine(copies, node)
-    if state in (CopyState.INCOMING, CopyState.LEAVING):
+    if state in _UNDER_WAY:
         return _change(
             copies, node, state, last=False
         )  # its other end may have come, even stopped, long before
@@ -84,6 +94,20 @@ def apply(copies: Copies, node: int, event: str, detail: str) -> dict[int, Copy]
         came = _comes_by_migration(copies.get(node), detail)
         return _settle(_change(copies, node, state, balance=-1 if came else 0))
     return _end(copies, node, state)
+
+
+def untold(kept: CopyState | None, known: CopyState | None) -> tuple[str, str] | None:
+    """The event that corrects a kept copy which is not what its node knows; None when there is nothing to tell.
+
+    For a ledger that has lost, or never had, what came before. Of migrations only the outcome is told.
+    """
+    if known in _ALIVE:
+        return None if kept is known else _RETOLD[known]
+    if kept in (*_ALIVE, *_UNDER_WAY) and known not in _UNDER_WAY:
+        return _RETOLD[known or CopyState.STOPPED]
+    if kept is None and known in (CopyState.STOPPED, CopyState.SAVED, CopyState.CRASHED):
+        return _RETOLD[known]
+    return None
 
 
 def _liveliness(copy: Copy) -> int:
@@ -120,7 +144,7 @@ def _define(copies: Copies, node: int) -> dict[int, Copy]:
 
 def _undefine(copies: Copies, node: int) -> dict[int, Copy]:
     own = copies.get(node)
-    if own is None or own.balance or own.state in (*_ALIVE, CopyState.INCOMING, CopyState.LEAVING):
+    if own is None or own.balance or own.state in (*_ALIVE, *_UNDER_WAY):
         return dict(copies)  # one that is alive became transient
     return _without(copies, node)
 

@@ -92,13 +92,12 @@ class KnownSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The node is there. `top` is the number of the last record of this run; `interval` is in seconds."""
+    """The node is there. `top` is the number of the last record of this run; the next comes in `interval_ms`."""
 
     top: int
     time: datetime
-    interval: int
+    interval_ms: int
     libvirt: LibvirtState
-    stopping: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

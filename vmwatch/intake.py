@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages in, calls to the panel out: what the master makes of a batch that arrived, in one transaction.
+
+What a message means is decided by the pure modules (protocol, sequence, cluster) on what the ledger has; here they
+are put together. A message that is not accepted changes nothing but a count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from vmwatch import calls, cluster, problems, sequence
+from vmwatch.errors import BadBody, ProtocolError
+from vmwatch.messages import (
+    Begin,
+    Body,
+    Event,
+    Gap,
+    Heartbeat,
+    Hello,
+    KnownSet,
+    LibvirtState,
+    Source,
+    Statistics,
+)
+from vmwatch.protocol import Kind, Message, read, verify
+from vmwatch.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from vmwatch.ledger import Ledger, Transaction
+    from vmwatch.presence import Presence
+    from vmwatch.protocol import Envelope
+    from vmwatch.sequence import Decision
+
+WARNING_SECONDS: Final = 10.0
+"""Between two log lines about messages that were refused for the same reason."""
+
+DEFAULT_INTERVAL: Final = 10.0
+"""Seconds between the heartbeats of a node that has not said otherwise yet."""
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes what arrived. `refused` counts, by reason, what was not accepted; `accepted`, what was."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        presence: Presence,
+        *,
+        signature: bytes,
+        monotonic: Callable[[], float],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.refused: Counter[str] = Counter()
+        self.accepted = 0
+        self._ledger = ledger
+        self._presence = presence
+        self._signature = signature
+        self._monotonic = monotonic
+        self._clock = clock
+        self._warnings = Throttle(seconds=WARNING_SECONDS)
+        for node in ledger.nodes():
+            presence.heard(node, interval=DEFAULT_INTERVAL, now=monotonic())
+
+    def accept(self, untrusted_frames: Iterable[bytes]) -> None:
+        """Verify, apply and keep a batch; when it returns, it is durable. StorageError: none of it was taken."""
+        messages = [message for frame in untrusted_frames if (message := self._verified(frame))]
+        with self._ledger.transaction() as transaction:
+            for message in messages:
+                self._take(transaction, message)
+        self.accepted += len(messages)
+
+    def find_silent(self) -> bool:
+        """Raise a problem for each node that is silent now. Whether there is any."""
+        silent = self._presence.silent(self._monotonic())
+        if not silent:
+            return False
+        with self._ledger.transaction() as transaction:
+            for node, seconds in silent.items():
+                problems.begin(transaction, "node_silent", node, text=f"no heartbeat for {seconds:.0f} s")
+        return True
+
+    def _verified(self, untrusted_frame: bytes) -> Message | None:
+        try:
+            return verify(untrusted_frame, self._signature)
+        except ProtocolError as error:
+            self._refuse(error)
+            return None
+
+    def _take(self, transaction: Transaction, message: Message) -> None:
+        envelope = message.envelope
+        try:
+            body: Body | None = read(message)
+        except BadBody as error:
+            self._refuse(error)
+            body = None
+        if envelope.kind in (Kind.BEGIN, Kind.EVENT, Kind.GAP):
+            _take_record(transaction, message, body)
+        elif isinstance(body, Hello):
+            _follow(transaction, envelope, sequence.greet(transaction.position(envelope.node), envelope))
+        elif isinstance(body, KnownSet):
+            self._compare(transaction, envelope, body)
+        elif isinstance(body, Heartbeat | Statistics):
+            self._take_latest(transaction, envelope, body)
+
+    def _compare(self, transaction: Transaction, envelope: Envelope, known: KnownSet) -> None:
+        """Correct what the ledger has of a node by what the node knows, as of one and the same record."""
+        position = transaction.position(envelope.node)
+        if position is None or (position.run, position.seq) != (envelope.run, envelope.seq):
+            return
+        kept = transaction.vms_on(envelope.node)
+        domains = {domain.uuid: (domain.name, domain.state) for domain in known.domains}
+        for uuid in kept.keys() | domains.keys():
+            name, state = domains.get(uuid, (kept[uuid][0] if uuid in kept else "", None))
+            told = cluster.untold(kept[uuid][1] if uuid in kept else None, state)
+            if told is not None:
+                _apply(transaction, envelope, self._correction(uuid, name, told))
+
+    def _correction(self, uuid: str, name: str, told: tuple[str, str]) -> Event:
+        return Event(
+            uuid=uuid,
+            name=name,
+            type=told[0],
+            subtype=told[1],
+            time=self._clock(),
+            cause=None,
+            source=Source.SNAPSHOT,
+            since=None,
+            domain_id=None,
+        )
+
+    def _take_latest(
+        self, transaction: Transaction, envelope: Envelope, body: Heartbeat | Statistics
+    ) -> None:
+        """What is not numbered in the stream goes forward only: late data of dead sessions changes nothing."""
+        if not transaction.goes_forward(envelope.node, envelope.run, envelope.seq):
+            return
+        if isinstance(body, Statistics):
+            _enqueue_statistics(transaction, envelope.node, body)
+            return
+        self._presence.heard(envelope.node, interval=body.interval_ms / 1000, now=self._monotonic())
+        problems.end(transaction, "node_silent", envelope.node)
+        if body.libvirt is LibvirtState.LOST:
+            text = "vmwatch-node has no connection to libvirt"
+            problems.begin(transaction, "libvirt_lost", envelope.node, text=text)
+        else:
+            problems.end(transaction, "libvirt_lost", envelope.node)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        self.refused[error.reason] += 1
+        held = self._warnings.admit(error.reason, now=self._monotonic())
+        if held is not None:
+            count = self.refused[error.reason]
+            log.warning("message refused: reason=%s count=%d text=%s", error.reason, count, error)
+
+
+def _take_record(transaction: Transaction, message: Message, body: Body | None) -> None:
+    envelope = message.envelope
+    begin = body if isinstance(body, Begin) else None
+    decision = sequence.receive(transaction.position(envelope.node), envelope, begin)
+    _follow(transaction, envelope, decision)
+    if not decision.take:
+        return
+    if isinstance(body, Event):
+        _apply(transaction, envelope, body)
+    elif isinstance(body, Gap):
+        text = f"{body.count} events were dropped from the outbox: {body.reason}"
+        problems.tell(transaction, "events_lost", envelope.node, text=text)
+    elif body is None:
+        # The stream goes on: a record that a newer node wrote must not hold up those behind it.
+        transaction.keep_unread(message)
+        text = f"record {envelope.seq} of run {envelope.run} cannot be read by this version"
+        problems.tell(transaction, "unreadable_record", envelope.node, text=text)
+
+
+def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) -> None:
+    if decision.position is not None:
+        transaction.keep_position(envelope.node, decision.position)
+    if decision.anomaly is not None and transaction.raise_problem(
+        f"{decision.anomaly} {envelope.node} {envelope.run}"
+    ):
+        problems.tell(transaction, decision.anomaly, envelope.node, text=decision.text)
+
+
+def _apply(transaction: Transaction, envelope: Envelope, event: Event) -> None:
+    """One VM's event: its copies, and the call that tells the panel."""
+    copies = cluster.apply(transaction.copies(event.uuid), envelope.node, event.type, event.subtype)
+    transaction.keep_copies(event.uuid, event.name, copies)
+    fields = calls.event_fields(
+        hostnode=envelope.node,
+        name=event.name,
+        type=event.type,
+        subtype=event.subtype,
+        uuid=event.uuid,
+        time=event.time,
+        event_id=f"{envelope.node}.{envelope.run}.{envelope.seq}",
+        status=cluster.place(copies).status,
+        source=event.source.value,
+        cause=event.cause,
+        since=event.since,
+    )
+    transaction.enqueue(f"vm {event.name}", "vm.event", fields)
+
+
+def _enqueue_statistics(transaction: Transaction, node: int, statistics: Statistics) -> None:
+    """The latest statistics are all that the panel wants: those that still wait are superseded."""
+    key = f"statistics {node}"
+    transaction.drop_waiting(key)
+    domains = [dataclasses.asdict(domain) for domain in statistics.domains]
+    fields = calls.statistics_fields(hostnode=node, time=statistics.time, domains=domains)
+    transaction.enqueue(key, "vmwatch.statistics", fields)

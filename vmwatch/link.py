@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection between node and master: encryption, admission, bounded buffers. The only importer of zmq.
+
+PUSH on the node, PULL on the master. One connection is one session: a node's socket lives from its handshake to
+its first disconnect, and is then thrown away with all that it held, because the next session sends again what the
+master may not have. What a session sends is `session`'s business, what a frame holds is `protocol`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, cast
+
+import zmq
+import zmq.asyncio
+from zmq.auth.asyncio import AsyncioAuthenticator
+from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
+
+from vmwatch.errors import StorageError, VmwatchError
+from vmwatch.protocol import MAX_MESSAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmwatch.config import Endpoint
+    from vmwatch.protocol import Keys
+
+# What is in flight is bounded by these, and the outbox's window is reckoned from them (docs/protocol.md).
+QUEUE: Final = 10  # messages, in each side's ZeroMQ queue
+KERNEL_BUFFER: Final = 8 << 10  # bytes asked of the kernel for each direction
+BATCH: Final = 256  # messages in one commit of the master
+
+HANDSHAKE_SECONDS: Final = 5
+_PING_SECONDS: Final = 5
+_SILENCE_SECONDS: Final = 30  # a full pipe stops the pings: a shorter time would cut healthy connections
+_BACKLOG: Final = 1024
+_ZAP_DOMAIN: Final = "vmwatch"
+_MONITOR: Final = "inproc://monitor-{}"
+
+_HANDSHAKE_FAILED: Final = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_NODE_EVENTS: Final = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | _HANDSHAKE_FAILED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_MONITOR_STOPPED
+)
+_MASTER_EVENTS: Final = zmq.EVENT_ACCEPTED | _HANDSHAKE_FAILED | zmq.EVENT_MONITOR_STOPPED
+
+log = logging.getLogger(__name__)
+
+
+class LinkLost(VmwatchError):
+    """There is no connection to the master, or no longer. The text says why."""
+
+
+class _Monitor:
+    """What libzmq tells of a socket's connections. Its own socket is closed with it."""
+
+    def __init__(self, context: zmq.asyncio.Context, watched: zmq.asyncio.Socket, events: int) -> None:
+        address = _MONITOR.format(id(watched))
+        watched.monitor(address, events)
+        self._watched = watched
+        self._socket = context.socket(zmq.PAIR)
+        self._socket.linger = 0
+        self._socket.connect(address)
+
+    async def next(self) -> tuple[int, int]:
+        """The next event and its value: a file descriptor, or an error number."""
+        message = parse_monitor_message(await self._socket.recv_multipart())
+        return int(message["event"]), int(message["value"])
+
+    def close(self) -> None:
+        self._watched.disable_monitor()
+        self._socket.close()
+
+
+class Push:
+    """A node's connection to the master, for one session. Made by `open`; ended by `close`."""
+
+    def __init__(self, endpoint: Endpoint, keys: Keys) -> None:
+        """For `open` alone."""
+        self._context = zmq.asyncio.Context.instance()
+        self._socket = self._context.socket(zmq.PUSH)
+        _bound_buffers(self._socket, endpoint)
+        self._socket.reconnect_ivl = -1
+        self._socket.connect_timeout = HANDSHAKE_SECONDS * 1000
+        self._socket.heartbeat_ivl = _PING_SECONDS * 1000
+        self._socket.heartbeat_timeout = _SILENCE_SECONDS * 1000
+        self._socket.curve_serverkey = _public(keys.master)
+        self._socket.curve_publickey = _public(keys.node)
+        self._socket.curve_secretkey = keys.node
+        self._monitor = _Monitor(self._context, self._socket, _NODE_EVENTS)
+        self._socket.connect(str(endpoint))
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, keys: Keys) -> Push:
+        """Connect and shake hands. Raises LinkLost, with a text for an administrator."""
+        self = cls(endpoint, keys)
+        try:
+            async with asyncio.timeout(2 * HANDSHAKE_SECONDS):
+                await self._shake_hands()
+        except TimeoutError:
+            self.close()
+            raise LinkLost(f"no answer from {endpoint}") from None
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def send(self, frame: bytes) -> None:
+        """Hand a message to the socket; waits while its buffers are full. Not to be cancelled by `close`."""
+        await self._socket.send(frame)
+
+    async def lost(self) -> str:
+        """Return when the connection is gone, with the reason."""
+        while True:
+            event, _ = await self._monitor.next()
+            if event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED, zmq.EVENT_MONITOR_STOPPED):
+                return "the connection was closed"
+
+    def close(self, *, linger: float = 0) -> None:
+        """Throw the socket away. What it still held is gone, but for what leaves within `linger` seconds."""
+        self._monitor.close()
+        self._socket.close(linger=int(linger * 1000))
+
+    async def _shake_hands(self) -> None:
+        connected = False
+        while True:
+            event, _ = await self._monitor.next()
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                return
+            if event == zmq.EVENT_CONNECTED:
+                connected = True
+            elif connected:
+                raise LinkLost("closed during the handshake: wrong secret, or no vmwatch-master there")
+            else:
+                raise LinkLost("no connection: nothing listens there, or the network is down")
+
+
+class Pull:
+    """The master's socket: admits who has the secret, and gives what arrives."""
+
+    def __init__(self, endpoint: Endpoint, keys: Keys, *, on_refused: Callable[[str], None]) -> None:
+        """Bind. `on_refused` hears of each connection whose handshake failed: the peer, as far as it is known.
+
+        Raises StorageError when the address cannot be had.
+        """
+        self._context = zmq.asyncio.Context.instance()
+        self._on_refused = on_refused
+        self._peer = "unknown"
+        self._admission = AsyncioAuthenticator(self._context)
+        self._admission.start()
+        self._admission.configure_curve_callback(_ZAP_DOMAIN, credentials_provider=_Admission(keys))
+        self._socket = self._context.socket(zmq.PULL)
+        _bound_buffers(self._socket, endpoint)
+        self._socket.backlog = _BACKLOG
+        self._socket.curve_server = True
+        self._socket.curve_secretkey = keys.master
+        self._socket.zap_domain = _ZAP_DOMAIN.encode()
+        self._monitor = _Monitor(self._context, self._socket, _MASTER_EVENTS)
+        self._now: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
+        try:
+            self._socket.bind(str(endpoint))
+        except zmq.ZMQError as error:
+            self.close()
+            raise StorageError(f"cannot listen on {endpoint}: {error}") from error
+
+    async def receive(self) -> list[bytes]:
+        """All messages that have arrived, one at least and BATCH at most, unverified."""
+        frames = [await self._first()]
+        with suppress(zmq.Again):
+            while len(frames) < BATCH:
+                frames.append(bytes(self._now.recv(zmq.NOBLOCK)))
+        return frames
+
+    async def _first(self) -> bytes:
+        return cast("bytes", await self._socket.recv())  # copied, so never a Frame
+
+    async def watch(self) -> None:
+        """Tell of refused connections, until cancelled."""
+        while True:
+            event, value = await self._monitor.next()
+            if event == zmq.EVENT_ACCEPTED:
+                self._peer = _peer_name(value)
+            elif event & _HANDSHAKE_FAILED:
+                self._on_refused(self._peer)
+
+    def close(self) -> None:
+        """Close the socket: nodes see it, and keep what they have."""
+        self._monitor.close()
+        self._socket.close(linger=0)
+        self._admission.stop()
+
+
+def flush() -> None:
+    """At the end of a service: wait until every closed socket has sent what its linger lets it."""
+    zmq.asyncio.Context.instance().term()
+
+
+class _Admission:
+    """Admits the one client key that the secret gives to nodes."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._node = _public(keys.node)
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """What the authenticator asks; the key is in Z85."""
+        return domain == _ZAP_DOMAIN and key == self._node
+
+
+def _bound_buffers(sock: zmq.asyncio.Socket, endpoint: Endpoint) -> None:
+    sock.linger = 0
+    sock.ipv6 = ":" in endpoint.host
+    sock.sndhwm = sock.rcvhwm = QUEUE
+    sock.sndbuf = sock.rcvbuf = KERNEL_BUFFER
+    sock.maxmsgsize = MAX_MESSAGE
+    sock.handshake_ivl = HANDSHAKE_SECONDS * 1000
+
+
+def _public(secret_key: bytes) -> bytes:
+    return zmq.curve_public(z85.encode(secret_key))  # type: ignore[no-untyped-call]
+
+
+def _peer_name(descriptor: int) -> str:
+    """Who is at the other end of an accepted connection, while it is still open."""
+    try:
+        with socket.socket(fileno=descriptor) as accepted:
+            try:
+                return str(accepted.getpeername()[0])
+            finally:
+                accepted.detach()  # the descriptor is libzmq's
+    except OSError:
+        return "gone already"

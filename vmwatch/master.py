@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vmwatch-master: what the nodes send into the ledger, and from there to the panel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final, Never
+
+from vmwatch import config
+from vmwatch.delivery import Delivery
+from vmwatch.errors import StorageError, Unavailable
+from vmwatch.intake import WARNING_SECONDS, Intake
+from vmwatch.ledger import Ledger
+from vmwatch.link import Pull
+from vmwatch.presence import Presence
+from vmwatch.protocol import derive_keys
+from vmwatch.service import Program, run
+from vmwatch.throttle import Throttle
+from vmwatch.vmmanager import Access, Panel, Sessions, read_dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmwatch.config import MasterSettings
+    from vmwatch.service import Life
+
+_SILENCE_CHECK_SECONDS: Final = 0.5
+_STORAGE_RETRY_SECONDS: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+async def watch(settings: MasterSettings, life: Life) -> int:
+    """The master service, until it is asked to stop. Raises StorageError, ConfigError."""
+    keys = derive_keys(settings.secret)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(settings.state_dir / "ledger.db", clock=time.monotonic)
+    intake = Intake(ledger, Presence(), signature=keys.signature, monotonic=time.monotonic, clock=_now)
+    delivery = Delivery(ledger, open_panel=_panels(settings), clock=time.monotonic)
+    listen = partial(Pull, settings.listen, keys, on_refused=_Strangers().tell)
+    pull = listen()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(_receive(pull, listen, intake, delivery)),
+                tasks.create_task(_look_for_silence(intake, delivery)),
+                tasks.create_task(delivery.run()),
+            ]
+            life.ready()
+            await life.stop.wait()
+            for task in background:
+                task.cancel()
+    finally:
+        ledger.close()
+    return 0
+
+
+async def _receive(pull: Pull, listen: Callable[[], Pull], intake: Intake, delivery: Delivery) -> Never:
+    """Take what arrives. While it cannot be kept the socket is closed, so that the nodes keep it."""
+    while True:
+        watching = asyncio.create_task(pull.watch())
+        try:
+            while True:
+                intake.accept(await pull.receive())
+                delivery.wake()
+        except StorageError as error:
+            log.error("cannot keep what arrives, the nodes keep it: %s", error)  # noqa: TRY400 (expected)
+        finally:
+            watching.cancel()
+            pull.close()
+        await asyncio.sleep(_STORAGE_RETRY_SECONDS)
+        pull = listen()
+
+
+async def _look_for_silence(intake: Intake, delivery: Delivery) -> Never:
+    while True:
+        await asyncio.sleep(_SILENCE_CHECK_SECONDS)
+        if intake.find_silent():
+            delivery.wake()
+
+
+def _panels(settings: MasterSettings) -> Callable[[], Panel]:
+    """What opens a session with the panel, for one thread each."""
+    access = Access(
+        url=settings.panel_url,
+        user=settings.panel_user,
+        password=settings.panel_password,
+        verify=settings.panel_verify,
+    )
+    sessions = None
+    if settings.panel_user is None:
+        sessions = Sessions()
+        try:
+            sessions.prepare()
+        except Unavailable as error:
+            log.warning("no access to the panel yet: %s", error)
+    return partial(Panel, access, sessions=sessions, dialect=read_dialect())
+
+
+class _Strangers:
+    """Says who did not get in: a node with another secret, or nobody of ours."""
+
+    def __init__(self) -> None:
+        self._warnings = Throttle(seconds=WARNING_SECONDS)
+
+    def tell(self, peer: str) -> None:
+        held = self._warnings.admit(peer, now=time.monotonic())
+        if held is not None:
+            log.warning("handshake failed, wrong secret or not a node: peer=%s held_back=%d", peer, held)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+PROGRAM: Final = Program(
+    name="vmwatch-master",
+    description="Takes what the nodes of the cluster tell, and tells the control panel.",
+    default_config=config.MASTER_CONFIG,
+    read=config.read_master,
+    main=watch,
+)
+
+
+def main() -> int:
+    """The command `vmwatch-master`."""
+    return run(PROGRAM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

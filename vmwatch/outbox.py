@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's durable queue: the records of its stream, and what the node last knew of each domain.
+
+An event is kept here, together with what it makes known, before it is sent. PUSH answers nothing, so a record is
+never known to have arrived; it is known to have arrived only when so much was sent after it that no buffer on the
+way could still hold it. That much, the window, is kept and sent again when a session begins (docs/protocol.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from vmwatch import messages, protocol
+from vmwatch.database import Database
+from vmwatch.events import CopyState
+from vmwatch.protocol import OVERHEAD, Kind, Run
+from vmwatch.snapshot import Known, after
+from vmwatch.strict import encode, instant
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+    from pathlib import Path
+
+WINDOW_BYTES: Final = 128 << 10
+"""Bytes that a connection's buffers may hold. 8 KiB were asked for each; the kernel doubles and rounds."""
+
+WINDOW_MESSAGES: Final = 20 + 256
+"""Messages in both ZeroMQ queues, and in one commit of the master."""
+
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE record (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL, seq INTEGER NOT NULL, span INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE TABLE known (
+    uuid TEXT PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, domain_id INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE run (
+    only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL, seq INTEGER NOT NULL, confirmed TEXT,
+    boot TEXT NOT NULL
+) STRICT"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A record of the stream as it is kept: unsigned, for the secret may change before it is sent."""
+
+    id: int
+    """Its place in the outbox, growing over all runs."""
+    run: Run
+    seq: int
+    span: int
+    kind: Kind
+    body: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire."""
+        return len(self.body) + OVERHEAD
+
+
+class Outbox:
+    """The queue of one node service. Opening it begins a new run.
+
+    `run` and `top` name the last record; `known` is the known set by uuid, as it stands after it, and `confirmed`
+    when it was last known to be right. `host_restarted`: the host booted since the run before.
+    """
+
+    def __init__(self, path: Path, *, now: datetime, random: int, boot: str) -> None:
+        """Open or make the file. `boot`: the id of this boot of the host. Raises StorageError."""
+        self.confirmed: datetime | None = None
+        self._database = Database(path, schema=_SCHEMA, version=_VERSION)
+        self.known = self._read_known()
+        self.top = 0
+        self._begin(now, random, boot)
+
+    def append(self, events: Iterable[messages.Event]) -> None:
+        """Keep events, in this order, and what they make known: all of them in one commit."""
+        known, top, changed = dict(self.known), self.top, set[str]()
+        with self._database.transaction() as sql:
+            for event in events:
+                top += 1
+                _insert(sql, self.run, top, Kind.EVENT, encode(event))
+                _learn(known, event)
+                changed.add(event.uuid)
+            _keep_known(sql, known, changed)
+            sql.execute("UPDATE run SET seq = ?", (top,))
+        self.known, self.top = known, top
+
+    def confirm(self, time: datetime) -> None:
+        """Keep that the known set was compared with libvirt's list, and was right at `time`."""
+        with self._database.transaction() as sql:
+            sql.execute("UPDATE run SET confirmed = ?", (instant(time),))
+        self.confirmed = time
+
+    def read(self, *, after: int, limit: int) -> list[Record]:
+        """The next records after the one with this id, oldest first."""
+        query = "SELECT id, run, seq, span, kind, body FROM record WHERE id > ? ORDER BY id LIMIT ?"
+        with self._database.reading() as sql:
+            return [_record(row) for row in sql.execute(query, (after, limit))]
+
+    def window_before(self, sent: int) -> int:
+        """The id before the window: what a new session repeats when all up to `sent` was sent once."""
+        query = "SELECT id, length(body) FROM record WHERE id <= ? ORDER BY id DESC"
+        count, size = 0, 0
+        with self._database.reading() as sql:
+            for identifier, length in sql.execute(query, (sent,)):
+                if count >= WINDOW_MESSAGES and size >= WINDOW_BYTES:
+                    return int(identifier)
+                # The messages come on top of the bytes: a queue may hold large ones and the buffers small ones.
+                count += 1
+                size += length + OVERHEAD if count > WINDOW_MESSAGES else 0
+        return 0
+
+    def forget(self, *, up_to: int) -> None:
+        """Drop the records up to this id: the master has them."""
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM record WHERE id <= ?", (up_to,))
+
+    def waiting(self, *, after: int) -> int:
+        """How many records follow the one with this id."""
+        with self._database.reading() as sql:
+            (count,) = sql.execute("SELECT count(*) FROM record WHERE id > ?", (after,)).fetchone()
+        return int(count)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _begin(self, now: datetime, random: int, boot: str) -> None:
+        with self._database.transaction() as sql:
+            last = sql.execute("SELECT id, seq, confirmed, boot FROM run").fetchone()
+            previous, seq, confirmed, last_boot = last or (None, None, None, boot)
+            self.run = protocol.new_run(int(now.timestamp() * 1_000_000), random, after=previous)
+            _insert(
+                sql, self.run, 0, Kind.BEGIN, encode(messages.Begin(previous=previous, last=seq, time=now))
+            )
+            sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, 0, ?, ?)", (self.run, confirmed, boot))
+        self.confirmed = datetime.fromisoformat(confirmed) if confirmed else None
+        self.host_restarted = last_boot != boot
+
+    def _read_known(self) -> dict[str, Known]:
+        with self._database.reading() as sql:
+            rows = sql.execute("SELECT uuid, name, state, domain_id FROM known").fetchall()
+        return {
+            uuid: Known(name=name, state=CopyState(state), domain_id=domain_id)
+            for uuid, name, state, domain_id in rows
+        }
+
+
+def _insert(sql: sqlite3.Connection, run: Run, seq: int, kind: Kind, body: bytes) -> None:
+    sql.execute(
+        "INSERT INTO record (run, seq, span, kind, body) VALUES (?, ?, 1, ?, ?)", (run, seq, kind, body)
+    )
+
+
+def _record(row: tuple[int, str, int, int, int, bytes]) -> Record:
+    identifier, run, seq, span, kind, body = row
+    return Record(id=identifier, run=Run(run), seq=seq, span=span, kind=Kind(kind), body=body)
+
+
+def _learn(known: dict[str, Known], event: messages.Event) -> None:
+    state = after(known.get(event.uuid), event)
+    if state is None:
+        known.pop(event.uuid, None)
+    else:
+        known[event.uuid] = state
+
+
+def _keep_known(sql: sqlite3.Connection, known: dict[str, Known], uuids: set[str]) -> None:
+    gone = [(uuid,) for uuid in uuids if uuid not in known]
+    here = [
+        (uuid, known[uuid].name, known[uuid].state, known[uuid].domain_id) for uuid in uuids if uuid in known
+    ]
+    sql.executemany("DELETE FROM known WHERE uuid = ?", gone)
+    sql.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)", here)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes are heard of: unreachable is not off. Pure: the time, in monotonic seconds, is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+MISSED_HEARTBEATS: Final = 3
+"""A node that was not heard of for so many of its own intervals is silent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    at: float
+    interval: float
+
+
+class Presence:
+    """When each node was last heard of, and how often it said it would be."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[int, _Heard] = {}
+
+    def heard(self, node: int, *, interval: float, now: float) -> None:
+        """A heartbeat came, or (at the master's start) may be expected from now on."""
+        self._nodes[node] = _Heard(at=now, interval=interval)
+
+    def silent(self, now: float) -> dict[int, float]:
+        """The silent nodes, and for how many seconds they have been."""
+        return {
+            node: now - heard.at
+            for node, heard in self._nodes.items()
+            if now - heard.at > MISSED_HEARTBEATS * heard.interval
+        }

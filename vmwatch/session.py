@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node says to the master, session after session. Knows the outbox, and no socket.
+
+A session opens with a hello, sends again from the window back, then what is new as it comes, then, once, the known
+set. In between go heartbeats and statistics, of which only the latest is ever kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import TYPE_CHECKING, Final, Never
+
+from vmwatch.messages import Body, Heartbeat, Hello, KnownDomain, KnownSet, LibvirtState, Statistics
+from vmwatch.protocol import Envelope, Kind, Run, seal
+from vmwatch.strict import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+    from vmwatch.outbox import Outbox, Record
+
+_READ: Final = 64  # records; a session looks for heartbeats and statistics between two readings
+_FORGET_EVERY: Final = 1024  # records sent between two cleanings of the outbox
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """The node's voice. `run` it over one connection after the other; `wake` it when the outbox has grown."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        node: int,
+        signature: bytes,
+        hello: Hello,
+        heartbeat_seconds: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.libvirt: LibvirtState | None = None
+        """How the node stands with libvirt; None: not known yet, and no heartbeat says anything."""
+        self._outbox = outbox
+        self._node = node
+        self._signature = signature
+        self._hello = hello
+        self._interval_ms = round(heartbeat_seconds * 1000)
+        self._clock = clock
+        self._counter = itertools.count()
+        self._sent = 0  # the id of the last record that any session sent
+        self._forgotten = 0
+        self._news = asyncio.Event()
+        self.idle = asyncio.Event()
+        """Set while a session has nothing left to say."""
+        self._heartbeat_due = False
+        self._statistics: Statistics | None = None
+
+    def wake(self) -> None:
+        """The outbox has new records."""
+        self.idle.clear()
+        self._news.set()
+
+    def beat(self) -> None:
+        """A heartbeat is due, or what it says has changed."""
+        self._heartbeat_due = True
+        self.wake()
+
+    def offer(self, statistics: Statistics) -> None:
+        """Send these statistics; they replace any that were not sent yet."""
+        self._statistics = statistics
+        self.wake()
+
+    async def run(self, send: Callable[[bytes], Awaitable[None]]) -> Never:
+        """One session over a fresh connection. Ends by cancellation, or by what `send` raises."""
+        try:
+            await self._speak(send)
+        finally:
+            self.idle.clear()
+
+    async def _speak(self, send: Callable[[bytes], Awaitable[None]]) -> Never:
+        sent = self._outbox.window_before(self._sent)
+        await send(self._greeting(sent))
+        self.beat()
+        known_told = False
+        while True:
+            self._news.clear()
+            records = self._outbox.read(after=sent, limit=_READ)
+            for record in records:
+                await send(self._sealed(record))
+                sent = record.id
+                self._sent = max(self._sent, sent)
+            await self._send_latest(send)
+            self._forget()
+            if records:
+                continue
+            if not known_told:
+                await self._send_known(send)
+                known_told = True
+            if not self._news.is_set():
+                self.idle.set()
+            await self._news.wait()
+
+    def _greeting(self, sent: int) -> bytes:
+        first = self._outbox.read(after=sent, limit=1)
+        run, seq = (first[0].run, first[0].seq) if first else (self._outbox.run, self._outbox.top + 1)
+        return self._message(Kind.HELLO, self._hello, run=run, seq=seq)
+
+    def _sealed(self, record: Record) -> bytes:
+        envelope = Envelope(
+            node=self._node, run=record.run, seq=record.seq, span=record.span, kind=record.kind
+        )
+        return seal(envelope, record.body, self._signature)
+
+    async def _send_known(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Nothing may be appended between reading the top and the known set: no await in between."""
+        domains = [
+            KnownDomain(uuid=uuid, name=known.name, state=known.state)
+            for uuid, known in sorted(self._outbox.known.items())
+        ]
+        message = self._message(
+            Kind.KNOWN, KnownSet(domains=tuple(domains)), run=self._outbox.run, seq=self._outbox.top
+        )
+        await send(message)
+
+    async def _send_latest(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        if self._heartbeat_due and self.libvirt is not None:
+            self._heartbeat_due = False
+            heartbeat = Heartbeat(
+                top=self._outbox.top,
+                time=self._clock(),
+                interval_ms=self._interval_ms,
+                libvirt=self.libvirt,
+            )
+            await send(self._unnumbered(Kind.HEARTBEAT, heartbeat))
+        if self._statistics is not None:
+            statistics, self._statistics = self._statistics, None
+            await send(self._unnumbered(Kind.STATISTICS, statistics))
+
+    def _unnumbered(self, kind: Kind, body: Body) -> bytes:
+        return self._message(kind, body, run=self._outbox.run, seq=next(self._counter))
+
+    def _message(self, kind: Kind, body: Body, *, run: Run, seq: int) -> bytes:
+        return seal(Envelope(node=self._node, run=run, seq=seq, kind=kind), encode(body), self._signature)
+
+    def _forget(self) -> None:
+        if self._sent - self._forgotten < _FORGET_EVERY:
+            return
+        self._outbox.forget(up_to=self._outbox.window_before(self._sent))
+        self._forgotten = self._sent
