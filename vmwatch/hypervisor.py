@@ -13,6 +13,7 @@ import errno
 import logging
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -370,7 +371,9 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
     def guarded(*arguments: object) -> None:
         try:
             callback(*arguments)
-        except Exception:
+        except Exception as error:
             log.exception("an event was lost, its callback failed")
+            traceback.clear_frames(error.__traceback__)  # who keeps the record does not keep the connection
+            del arguments
 
     return guarded

@@ -51,6 +51,12 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
         self._freeing.add(task)
         task.add_done_callback(self._freeing.discard)
 
+    def _add_handle(self, fd: int, event: int, cb: Callable[..., object], opaque: object) -> int:
+        if self.loop.is_closed():
+            return -1  # libvirt then does without events and keepalive on this connection
+        watch: int = super()._add_handle(fd, event, cb, opaque)
+        return watch
+
     def _add_timeout(self, timeout: int, cb: Callable[..., object], opaque: object) -> int:
         timer: int = super()._add_timeout(-1, cb, opaque)
         self._update_timeout(timer, timeout)
