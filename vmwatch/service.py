@@ -109,10 +109,10 @@ class Life:
         """Say that the service does its work; after the first time without effect."""
         if self._started is None:
             return
+        _log.info("ready")
+        _notify("READY=1")
         self._started()
         self._started = None
-        _notify("READY=1")
-        _log.info("ready")
 
     def status(self, text: str) -> None:
         """Tell systemd in one line what the service is about (`systemctl status` shows it)."""
@@ -319,6 +319,7 @@ def _parser(program: Program[S]) -> argparse.ArgumentParser:
         "--config", type=Path, default=program.default_config, metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--foreground", action="store_true", help="do not detach; log to standard error too")
+    parser.set_defaults(flags=None)
     command = parser.add_mutually_exclusive_group()
     command.add_argument(
         "--check-config", action="store_true", help="only check the configuration, unknown names too"
