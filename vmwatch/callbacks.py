@@ -18,8 +18,9 @@ _NEW_RUN: Final = frozenset({EventType.STARTED, EventType.RESUMED})
 class Causes:
     """QEMU's own reason for a stop, by VM, from its SHUTDOWN event until libvirt's `stopped`, which follows.
 
-    Source: https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html, event SHUTDOWN. libvirt alone cannot tell
-    a guest's reboot from its poweroff where on_reboot is destroy.
+    The first one counts: libvirt then ends QEMU by a signal, which QEMU reports as a reason too (host-signal).
+    libvirt alone cannot tell a guest's reboot from its poweroff where on_reboot is destroy.
+    Source: https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html, event SHUTDOWN.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class Causes:
         except (ValueError, TypeError, KeyError):
             return
         if isinstance(reason, str) and reason:
-            self._causes[uuid] = reason
+            self._causes.setdefault(uuid, reason)
 
     def of(self, uuid: str, event: str) -> str | None:
         """The cause of a lifecycle event: a `stopped` takes the VM's; a new run voids it."""

@@ -21,11 +21,11 @@ def test_the_next_stop_of_that_vm_takes_the_cause_and_no_other() -> None:
     assert causes.of("a", "stopped") is None
 
 
-def test_the_last_reason_before_the_stop_counts() -> None:
+def test_the_first_reason_counts_for_libvirt_then_ends_qemu_by_a_signal() -> None:
     causes = Causes()
     causes.shutdown("a", RESET)
     causes.shutdown("a", json.dumps({"guest": False, "reason": "host-signal"}))
-    assert causes.of("a", "stopped") == "host-signal"
+    assert causes.of("a", "stopped") == "guest-reset"
 
 
 @pytest.mark.parametrize("event", ["started", "resumed"])
