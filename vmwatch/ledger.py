@@ -49,7 +49,7 @@ CREATE TABLE lane (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX lane_due ON lane (due);
 CREATE TABLE call (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
 ) STRICT;
 CREATE INDEX call_key ON call (key, id);
 CREATE TABLE parked (
@@ -165,8 +165,8 @@ class Transaction:
     def park(self, call: Call, reason: str) -> None:
         """Put the call aside for good: it is never made later, for newer ones have told more."""
         self._sql.execute(
-            "INSERT INTO parked VALUES (?, ?, ?, ?, ?)",
-            (call.id, call.key, call.func, json.dumps(call.fields), reason),
+            "INSERT INTO parked (key, func, fields, reason) VALUES (?, ?, ?, ?)",
+            (call.key, call.func, json.dumps(call.fields), reason),
         )
         self.done(call)
 

@@ -33,15 +33,14 @@ WINDOW_MESSAGES: Final = 20 + 256
 _VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE record (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     run TEXT NOT NULL, seq INTEGER NOT NULL, span INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL
 ) STRICT;
 CREATE TABLE known (
     uuid TEXT PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, domain_id INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE run (
-    only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL, seq INTEGER NOT NULL, confirmed TEXT,
-    boot TEXT NOT NULL
+    only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL, confirmed TEXT, boot TEXT NOT NULL
 ) STRICT"""
 
 
@@ -88,7 +87,6 @@ class Outbox:
                 _learn(known, event)
                 changed.add(event.uuid)
             _keep_known(sql, known, changed)
-            sql.execute("UPDATE run SET seq = ?", (top,))
         self.known, self.top = known, top
 
     def confirm(self, time: datetime) -> None:
@@ -133,13 +131,15 @@ class Outbox:
 
     def _begin(self, now: datetime, random: int, boot: str) -> None:
         with self._database.transaction() as sql:
-            last = sql.execute("SELECT id, seq, confirmed, boot FROM run").fetchone()
-            previous, seq, confirmed, last_boot = last or (None, None, None, boot)
+            last = sql.execute("SELECT id, confirmed, boot FROM run").fetchone()
+            previous, confirmed, last_boot = last or (None, None, boot)
+            # The window keeps a run's last record at least until the next run has begun.
+            (seq,) = sql.execute("SELECT max(seq) FROM record WHERE run = ?", (previous,)).fetchone()
             self.run = protocol.new_run(int(now.timestamp() * 1_000_000), random, after=previous)
             _insert(
                 sql, self.run, 0, Kind.BEGIN, encode(messages.Begin(previous=previous, last=seq, time=now))
             )
-            sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, 0, ?, ?)", (self.run, confirmed, boot))
+            sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?)", (self.run, confirmed, boot))
         self.confirmed = datetime.fromisoformat(confirmed) if confirmed else None
         self.host_restarted = last_boot != boot
 
