@@ -7,11 +7,13 @@ How a certain panel spells them is vmmanager's `Dialect`. An absent value is lef
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
+
+from vmwatch.strict import instant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 
 def event_fields(  # noqa: PLR0913 (by keyword, one for each field)
@@ -43,8 +45,8 @@ def event_fields(  # noqa: PLR0913 (by keyword, one for each field)
         status=status,
         cause=cause,
         source=source,
-        since=None if since is None else timestamp(since),
-        time=timestamp(time),
+        since=None if since is None else instant(since),
+        time=instant(time),
         event_id=event_id,
     )
 
@@ -54,7 +56,7 @@ def statistics_fields(
 ) -> dict[str, str]:
     """The fields of `vmwatch.statistics`: `domains` as a JSON list; ValueError for NaN."""
     listed = json.dumps(list(domains), separators=(",", ":"), allow_nan=False)
-    return {"hostnode": str(hostnode), "time": timestamp(time), "domains": listed}
+    return {"hostnode": str(hostnode), "time": instant(time), "domains": listed}
 
 
 def problem_fields(
@@ -68,13 +70,6 @@ def problem_fields(
     """The fields of `vmwatch.problem`: what is wrong, or no longer, with a node, a VM, or neither."""
     node = None if hostnode is None else str(hostnode)
     return _present(problem=problem, hostnode=node, name=name, state=state, text=text)
-
-
-def timestamp(time: datetime) -> str:
-    """ISO 8601, UTC, microseconds: `2026-01-31T23:59:59.000001Z`. ValueError for a time without a zone."""
-    if time.tzinfo is None:
-        raise ValueError("a time without a zone")
-    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def _present(**values: str | None) -> dict[str, str]:

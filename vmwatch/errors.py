@@ -37,7 +37,7 @@ class ConfigError(VmwatchError):
     exit_code = 78
 
 
-class AlreadyRunning(VmwatchError):  # noqa: N818 (a state of the world, not a mistake)
+class AlreadyRunning(VmwatchError):
     """Another instance runs with the same lock."""
 
     exit_code = 75
@@ -49,7 +49,7 @@ class AlreadyRunning(VmwatchError):  # noqa: N818 (a state of the world, not a m
         self.pid = pid
 
 
-class HypervisorLost(VmwatchError):  # noqa: N818 (a state of the world, not a mistake)
+class HypervisorLost(VmwatchError):
     """There is no connection to libvirt."""
 
     exit_code = 69

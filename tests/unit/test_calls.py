@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from vmwatch.calls import event_fields, problem_fields, statistics_fields, timestamp
+from vmwatch.calls import event_fields, problem_fields, statistics_fields
+from vmwatch.strict import instant
 
 NOON = datetime(2026, 1, 31, 12, 0, 0, 1500, tzinfo=UTC)
 
@@ -74,10 +75,10 @@ def test_a_problem_of_a_node_and_of_nobody() -> None:
 
 
 def test_a_timestamp_is_utc_wherever_it_was_taken() -> None:
-    assert timestamp(NOON.astimezone(timezone(timedelta(hours=3)))) == "2026-01-31T12:00:00.001500Z"
-    assert datetime.fromisoformat(timestamp(NOON)) == NOON
+    assert instant(NOON.astimezone(timezone(timedelta(hours=3)))) == "2026-01-31T12:00:00.001500Z"
+    assert datetime.fromisoformat(instant(NOON)) == NOON
 
 
 def test_a_timestamp_without_a_zone_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="without a zone"):
-        timestamp(NOON.replace(tzinfo=None))
+        instant(NOON.replace(tzinfo=None))
