@@ -25,6 +25,8 @@ _ALIVE: Final = frozenset(
     {CopyState.RUNNING, CopyState.PAUSED, CopyState.SLEEPING, CopyState.INCOMING, CopyState.LEAVING}
 )
 
+_WAITS: Final = frozenset({(EventType.SUSPENDED, "migrated"), (EventType.SUSPENDED, "unknown")})
+
 
 class Event(Protocol):
     """What the known set learns from: an event of libvirt's, or a `Finding`."""
@@ -204,11 +206,19 @@ def _stopped(known: Known) -> _Untold:
 def _same(known: Known, seen: Seen) -> bool:
     told = (seen.type, seen.subtype)
     if not _alive(known):
-        # A libvirtd that was restarted no longer knows why a domain is off: that it was saved, or migrated.
-        same_state = known.state == seen.state or told == (EventType.STOPPED, "unknown")
-        return same_state and seen.domain_id is None
+        return seen.domain_id is None and (known.state == seen.state or _says_less(known, told))
     # libvirt gives both ends of a migration one reason, and the list shows it as the source's.
-    waits = known.state == CopyState.INCOMING and told == (EventType.SUSPENDED, "migrated")
+    waits = known.state == CopyState.INCOMING and told in _WAITS
     # Events of a driver that gives them no domain id told of the run all the same.
     same_run = known.domain_id is None or known.domain_id == seen.domain_id
     return same_run and (known.state == seen.state or waits)
+
+
+def _says_less(known: Known, told: tuple[str, str]) -> bool:
+    """Whether the list knows less of why a domain is off than an event has told.
+
+    A libvirtd that was restarted has forgotten that a domain was saved, or migrated. A QEMU that was killed is
+    stopped(failed) to libvirt's event, and to its list it is crashed.
+    """
+    killed = known.state == CopyState.STOPPED and told == (EventType.STOPPED, "crashed")
+    return killed or told == (EventType.STOPPED, "unknown")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.errors import LabError
-from tests.lab.host import Host
+from tests.lab.guest import domain_xml
 from vmwatch.errors import HypervisorLost
 from vmwatch.events import CopyState
 from vmwatch.hypervisor import DomainEvent, Hypervisor
@@ -25,20 +25,32 @@ from vmwatch.statistics import Statistics
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    import libvirt
+
+    from tests.lab.host import Host
     from vmwatch.snapshot import Event
 
+pytest_plugins = ["tests.lab.fixtures"]
 pytestmark = pytest.mark.needs("libvirtd", "unshare", "virsh")
 
 DEADLINE = 20.0
+UUID = "b6a7c0de-0000-4000-8000-000000000001"
 DOMAIN = "<domain type='test'><name>{name}</name><memory>1024</memory><os><type>hvm</type></os></domain>"
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    with Host("hv") as host:
-        yield host
-        with suppress(LabError):
-            host.thaw_libvirtd()  # its laboratory says good-bye to it
+def driver(driver_host: Host) -> Iterator[Host]:
+    yield driver_host
+    with suppress(LabError):
+        driver_host.thaw_libvirtd()  # the laboratory says good-bye to it, and waits for its answer
+
+
+def boot(host: Host, *, on_reboot: str = "restart") -> libvirt.virDomain:
+    """Start a guest and return when its userspace answers."""
+    domain = host.connection.defineXML(domain_xml("vm", on_reboot=on_reboot, uuid=UUID))
+    domain.create()
+    host.console("vm").wait_ready()
+    return domain
 
 
 class Listener:
@@ -63,24 +75,27 @@ class Listener:
                 self._changed.clear()
                 await self._changed.wait()
 
+    def stops(self) -> list[str]:
+        return [f"{event.subtype} {event.cause}" for event in self.events if event.type == "stopped"]
+
     def told(self, name: str) -> list[str]:
         return [f"{event.type}({event.subtype})" for event in self.events if event.name == name]
 
 
 @asynccontextmanager
-async def listening(host: Host) -> AsyncIterator[tuple[Hypervisor, Listener]]:
+async def listening(uri: str) -> AsyncIterator[tuple[Hypervisor, Listener]]:
     listener = Listener()
-    hypervisor = await Hypervisor.connect(host.test_uri, on_event=listener.on_event, on_lost=listener.on_lost)
+    hypervisor = await Hypervisor.connect(uri, on_event=listener.on_event, on_lost=listener.on_lost)
     try:
         yield hypervisor, listener
     finally:
         await hypervisor.close()
 
 
-async def virsh(host: Host, *commands: str) -> None:
+async def virsh(driver: Host, *commands: str) -> None:
     """What an administrator does, in a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        *("virsh", "--quiet", "--connect", host.test_uri, "; ".join(commands)),
+        *("virsh", "--quiet", "--connect", driver.test_uri, "; ".join(commands)),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -111,10 +126,10 @@ LIFE: tuple[tuple[str, list[str]], ...] = (
 )
 
 
-async def test_every_event_that_the_test_driver_makes_has_its_names(host: Host, tmp_path: Path) -> None:
+async def test_every_event_that_the_test_driver_makes_has_its_names(driver: Host, tmp_path: Path) -> None:
     commands = [command for command, _ in LIFE]
-    async with listening(host) as (_, listener):
-        await virsh(host, definition(tmp_path, "guestfs-1"), definition(tmp_path, "vm"), *commands)
+    async with listening(driver.test_uri) as (_, listener):
+        await virsh(driver, definition(tmp_path, "guestfs-1"), definition(tmp_path, "vm"), *commands)
         await listener.until(lambda: "undefined(removed)" in listener.told("vm"))
         assert listener.told("vm") == ["defined(added)", *(event for _, told in LIFE for event in told)]
         assert listener.told("guestfs-1") == []
@@ -122,10 +137,10 @@ async def test_every_event_that_the_test_driver_makes_has_its_names(host: Host, 
     assert not listener.lost
 
 
-async def test_events_carry_the_run_and_the_time_of_hearing(host: Host, tmp_path: Path) -> None:
+async def test_events_carry_the_run_and_the_time_of_hearing(driver: Host, tmp_path: Path) -> None:
     before = datetime.now(UTC)
-    async with listening(host) as (hypervisor, listener):
-        await virsh(host, definition(tmp_path, "vm"), "start vm", "suspend vm", "resume vm")
+    async with listening(driver.test_uri) as (hypervisor, listener):
+        await virsh(driver, definition(tmp_path, "vm"), "start vm", "suspend vm", "resume vm")
         await listener.until(lambda: "resumed(unpaused)" in listener.told("vm"))
         (domain,) = (domain for domain in await hypervisor.list_domains() if domain.name == "vm")
     assert domain.domain_id is not None
@@ -136,11 +151,14 @@ async def test_events_carry_the_run_and_the_time_of_hearing(host: Host, tmp_path
     assert times == sorted(times)
 
 
-async def test_the_list_shows_every_domain_and_its_state(host: Host, tmp_path: Path) -> None:
+async def test_the_list_shows_every_domain_and_its_state(driver: Host, tmp_path: Path) -> None:
     names = ("guestfs-1", "off", "runs", "paused")
     define = [definition(tmp_path, name) for name in names]
-    async with listening(host) as (hypervisor, _):  # the test driver forgets its domains with its last client
-        await virsh(host, *define, "start runs", "start paused", "suspend paused")
+    async with listening(driver.test_uri) as (
+        hypervisor,
+        _,
+    ):  # the test driver forgets its domains with its last client
+        await virsh(driver, *define, "start runs", "start paused", "suspend paused")
         found = {domain.name: domain for domain in await hypervisor.list_domains()}
     assert {name: domain.state for name, domain in found.items()} == {
         "test": CopyState.RUNNING,  # which the test driver brings along
@@ -153,7 +171,7 @@ async def test_the_list_shows_every_domain_and_its_state(host: Host, tmp_path: P
 
 
 async def test_a_callback_that_fails_is_logged_and_the_next_event_comes(
-    host: Host, caplog: pytest.LogCaptureFixture
+    driver: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[str] = []
     resumed = asyncio.Event()
@@ -165,8 +183,8 @@ async def test_a_callback_that_fails_is_logged_and_the_next_event_comes(
         if event.type == "suspended":
             raise ValueError("a mistake of ours")
 
-    hypervisor = await Hypervisor.connect(host.test_uri, on_event=on_event, on_lost=told.append)
-    await virsh(host, "suspend test", "resume test")
+    hypervisor = await Hypervisor.connect(driver.test_uri, on_event=on_event, on_lost=told.append)
+    await virsh(driver, "suspend test", "resume test")
     async with asyncio.timeout(DEADLINE):
         await resumed.wait()
     await hypervisor.close()
@@ -174,66 +192,66 @@ async def test_a_callback_that_fails_is_logged_and_the_next_event_comes(
     assert "a mistake of ours" in caplog.text
 
 
-async def test_a_killed_libvirtd_is_lost_once_within_a_second(host: Host) -> None:
-    async with listening(host) as (hypervisor, listener):
-        host.libvirtd.kill()
+async def test_a_killed_libvirtd_is_lost_once_within_a_second(driver: Host) -> None:
+    async with listening(driver.test_uri) as (hypervisor, listener):
+        driver.libvirtd.kill()
         await listener.until(lambda: listener.lost, seconds=1.0)
         with pytest.raises(HypervisorLost):
             await hypervisor.list_domains()
     assert len(listener.lost) == 1
 
 
-async def test_a_libvirtd_killed_under_a_call_is_lost_once(host: Host) -> None:
-    async with listening(host) as (hypervisor, listener):
-        host.freeze_libvirtd()
+async def test_a_libvirtd_killed_under_a_call_is_lost_once(driver: Host) -> None:
+    async with listening(driver.test_uri) as (hypervisor, listener):
+        driver.freeze_libvirtd()
         listing = asyncio.create_task(hypervisor.list_domains())
         await asyncio.sleep(0)  # the call is made
-        host.libvirtd.kill()
+        driver.libvirtd.kill()
         with pytest.raises(HypervisorLost):
             await listing
         await listener.until(lambda: listener.lost, seconds=1.0)
     assert len(listener.lost) == 1
 
 
-async def test_a_frozen_libvirtd_is_lost_by_keepalive(host: Host) -> None:
-    async with listening(host) as (_, listener):
-        host.freeze_libvirtd()
+async def test_a_frozen_libvirtd_is_lost_by_keepalive(driver: Host) -> None:
+    async with listening(driver.test_uri) as (_, listener):
+        driver.freeze_libvirtd()
         await listener.until(lambda: listener.lost, seconds=10.0)
     assert listener.lost == ["no answer to keepalive"]
 
 
-async def test_no_libvirtd_is_said_quickly_and_clearly(host: Host) -> None:
-    host.kill_libvirtd()
+async def test_no_libvirtd_is_said_quickly_and_clearly(driver: Host) -> None:
+    driver.kill_libvirtd()
     start = time.monotonic()
     with pytest.raises(HypervisorLost) as lost:
-        async with listening(host):
+        async with listening(driver.test_uri):
             pytest.fail("there is nobody to connect to")
     assert time.monotonic() - start < 1.0
-    assert host.test_uri in str(lost.value)
+    assert driver.test_uri in str(lost.value)
     assert "\n" not in str(lost.value)
 
 
-async def test_connecting_to_a_frozen_libvirtd_is_given_up_on(host: Host) -> None:
-    host.freeze_libvirtd()
+async def test_connecting_to_a_frozen_libvirtd_is_given_up_on(driver: Host) -> None:
+    driver.freeze_libvirtd()
     with pytest.raises(HypervisorLost, match="does not answer within 5 s"):
-        async with listening(host):
+        async with listening(driver.test_uri):
             pytest.fail("nobody answers")
-    host.thaw_libvirtd()
-    async with listening(host) as (hypervisor, _):
+    driver.thaw_libvirtd()
+    async with listening(driver.test_uri) as (hypervisor, _):
         assert await hypervisor.list_domains()
 
 
-async def test_closing_does_not_wait_for_a_frozen_libvirtd(host: Host) -> None:
-    async with listening(host) as (hypervisor, listener):
-        host.freeze_libvirtd()
+async def test_closing_does_not_wait_for_a_frozen_libvirtd(driver: Host) -> None:
+    async with listening(driver.test_uri) as (hypervisor, listener):
+        driver.freeze_libvirtd()
         start = time.monotonic()
         await hypervisor.close()
         assert time.monotonic() - start < 3.0
-        host.thaw_libvirtd()
+        driver.thaw_libvirtd()
     assert not listener.lost
 
 
-async def test_register_list_compare_loses_nothing_in_a_storm(host: Host, tmp_path: Path) -> None:
+async def test_register_list_compare_loses_nothing_in_a_storm(driver: Host, tmp_path: Path) -> None:
     names = [f"vm{number}" for number in range(20)]
     define = [definition(tmp_path, name) for name in names]
     storm = [f"{what} {name}" for what in ("start", "suspend", "resume", "destroy") * 5 for name in names]
@@ -258,8 +276,8 @@ async def test_register_list_compare_loses_nothing_in_a_storm(host: Host, tmp_pa
         return len(findings)
 
     lost: list[str] = []
-    hypervisor = await Hypervisor.connect(host.test_uri, on_event=on_event, on_lost=lost.append)
-    storming = asyncio.create_task(virsh(host, *define, *storm, "suspend test"))
+    hypervisor = await Hypervisor.connect(driver.test_uri, on_event=on_event, on_lost=lost.append)
+    storming = asyncio.create_task(virsh(driver, *define, *storm, "suspend test"))
     rounds = 0
     while not storming.done():
         await compare()
@@ -275,24 +293,24 @@ async def test_register_list_compare_loses_nothing_in_a_storm(host: Host, tmp_pa
     assert not lost
 
 
-async def test_statistics_survive_a_frozen_libvirtd(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    statistics = Statistics(host.test_uri, seconds=0.5)
+async def test_statistics_survive_a_frozen_libvirtd(driver: Host, caplog: pytest.LogCaptureFixture) -> None:
+    statistics = Statistics(driver.test_uri, seconds=0.5)
     assert [domain.name for domain in await statistics.read() or []] == ["test"]
-    host.freeze_libvirtd()
+    driver.freeze_libvirtd()
     for _ in range(3):
         assert await statistics.read() is None
     stuck = [thread for thread in threading.enumerate() if thread.name == "libvirt-statistics"]
     assert len(stuck) == 2
     assert caplog.text.count("statistics cannot be read") == 1
-    host.thaw_libvirtd()
+    driver.thaw_libvirtd()
     for thread in stuck:
         await asyncio.to_thread(thread.join, DEADLINE)
     assert await statistics.read()
 
 
-async def test_statistics_without_libvirtd_are_none(host: Host) -> None:
-    host.kill_libvirtd()
-    assert await Statistics(host.test_uri).read() is None
+async def test_statistics_without_libvirtd_are_none(driver: Host) -> None:
+    driver.kill_libvirtd()
+    assert await Statistics(driver.test_uri).read() is None
 
 
 def belongings() -> tuple[int, int, int]:
@@ -301,11 +319,11 @@ def belongings() -> tuple[int, int, int]:
     return descriptors, len(asyncio.all_tasks()), threading.active_count()
 
 
-async def test_many_rounds_leave_nothing_behind(host: Host) -> None:
+async def test_many_rounds_leave_nothing_behind(driver: Host) -> None:
     async def one_round() -> tuple[int, int, int]:
-        async with listening(host) as (hypervisor, _):
+        async with listening(driver.test_uri) as (hypervisor, _):
             assert await hypervisor.list_domains()
-            assert await Statistics(host.test_uri).read()
+            assert await Statistics(driver.test_uri).read()
         return belongings()
 
     await one_round()
@@ -313,3 +331,54 @@ async def test_many_rounds_leave_nothing_behind(host: Host) -> None:
     for _ in range(50):
         last = await one_round()
     assert last == first
+
+
+async def tell(host: Host, command: str, listener: Listener, until: Callable[[], object]) -> None:
+    """Tell the guest, again where its console lost the first word of it."""
+    async with asyncio.timeout(DEADLINE):
+        while not until():
+            await asyncio.to_thread(host.console("vm").tell, command)
+            with suppress(TimeoutError):
+                await listener.until(until, seconds=2.0)
+
+
+async def test_qemu_tells_why_a_guest_stopped(host: Host) -> None:
+    """Under on_reboot=destroy a reboot and a poweroff look the same to libvirt."""
+    async with listening(host.uri) as (_, listener):
+        await asyncio.to_thread(boot, host, on_reboot="destroy")
+        await tell(host, "reboot", listener, lambda: len(listener.stops()) == 1)
+        await asyncio.to_thread(boot, host, on_reboot="destroy")
+        await tell(host, "poweroff", listener, lambda: len(listener.stops()) == 2)
+        domain = await asyncio.to_thread(boot, host, on_reboot="destroy")
+        await asyncio.to_thread(domain.reset, 0)
+        await listener.until(lambda: len(listener.stops()) == 3)
+        await asyncio.to_thread(boot, host, on_reboot="destroy")
+        host.qemu("vm").kill()
+        await listener.until(lambda: len(listener.stops()) == 4)
+    assert listener.stops() == [
+        "shutdown guest-reset",
+        "shutdown guest-shutdown",
+        "shutdown host-qmp-system-reset",
+        "failed None",
+    ]
+
+
+async def test_a_reboot_is_told_once(host: Host) -> None:
+    await asyncio.to_thread(boot, host)
+    async with listening(host.uri) as (_, listener):
+        await tell(host, "reboot", listener, lambda: listener.events)
+        await asyncio.to_thread(host.console("vm").wait_ready)
+        assert listener.told("vm") == ["rebooted(reset)"]
+
+
+async def test_a_wedged_guest_holds_up_neither_the_list_nor_the_later_statistics(host: Host) -> None:
+    await asyncio.to_thread(boot, host)
+    async with listening(host.uri) as (hypervisor, _):
+        statistics = Statistics(host.uri, seconds=1.0)
+        (before,) = await statistics.read() or []
+        host.qemu("vm").suspend()
+        assert await statistics.read() is None
+        assert [domain.uuid for domain in await hypervisor.list_domains()] == [before.uuid]
+        (later,) = await statistics.read() or []
+        host.qemu("vm").resume()
+    assert later.run == before.run

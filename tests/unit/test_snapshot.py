@@ -152,6 +152,13 @@ def test_why_a_domain_is_off_is_remembered_though_libvirtd_forgets_it(state: Cop
     assert told({A: known(state)}, [seen(A, "stopped(unknown)")]) == []
 
 
+def test_a_killed_qemu_is_told_once_though_event_and_list_name_it_differently() -> None:
+    """The event says stopped(failed); the list, crashed."""
+    was = after(known(CopyState.RUNNING, domain_id=1), finding("stopped", "failed"))
+    assert was
+    assert told({A: was}, [seen(A, "stopped(crashed)")]) == []
+
+
 def test_nothing_ran_on_when_the_host_restarted_though_the_ids_are_the_same() -> None:
     start = {A: known(CopyState.RUNNING, domain_id=1)}
     found = [seen(A, "started(booted)", domain_id=1)]
@@ -294,7 +301,7 @@ def test_what_is_told_leads_to_what_libvirt_shows(
             assert ends[uuid].name == listed[uuid].name
             is_known = uuid in start and ends[uuid].state == start[uuid].state  # what libvirt cannot tell
             assert ends[uuid].state == listed[uuid].state or (
-                is_known and listed[uuid].subtype in {"unknown", "migrated"}
+                is_known and listed[uuid].subtype in {"unknown", "migrated", "crashed"}
             )
 
 
