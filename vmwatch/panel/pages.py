@@ -108,8 +108,9 @@ class Pages:
     async def sign_out(self, request: Request) -> Response:
         """`POST /sign-out`: the session ends."""
         session = request.cookies.get(SESSION_COOKIE, "")
-        if self._is_form_of(session, await _read_form(request)):
-            self._panel.access.sign_out(session)
+        if not self._is_form_of(session, await _read_form(request)):
+            return RedirectResponse("/", 303)
+        self._panel.access.sign_out(session)
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(SESSION_COOKIE)
         return response

@@ -57,7 +57,9 @@ class PanelProcess:
             )
         assert self._process.stdout
         line = self._process.stdout.readline()
-        assert line.startswith("vmwatch-panel: listening on "), self.log.read_text()
+        if not line.startswith("vmwatch-panel: listening on "):
+            self.kill()
+            raise AssertionError(f"{line}{self.log.read_text()}")
         self.url = line.split()[-1]
 
     def kill(self) -> None:
