@@ -43,7 +43,10 @@ def decode(kind: type[T], untrusted_body: bytes) -> T:
 
 
 def instant(time: datetime) -> str:
-    """An aware time as it goes over the wire and to the panel: `2026-11-22T10:00:00.123456Z`. ValueError without a zone."""
+    """A time as it is written on the wire and to the panel: `2026-11-22T10:00:00.123456Z`.
+
+    Raises ValueError for one without a zone.
+    """
     if time.tzinfo is None:
         raise ValueError("a time without a zone")
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
