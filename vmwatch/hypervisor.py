@@ -117,7 +117,7 @@ class Hypervisor:
         self._on_lost = on_lost
         self._is_over = False
         self._loop = asyncio.get_running_loop()
-        self._calls = Patience(name="libvirt", limit=2)
+        self._calls = Patience(name="libvirt", limit=3)  # a call that hangs, the next, and close
         # libvirt frees a connection that is closed under the feet of a thread that still uses it.
         self._turn = threading.Lock()
         self._causes = Causes()
@@ -138,8 +138,10 @@ class Hypervisor:
         self = cls(connection, on_event=on_event, on_lost=on_lost)
         try:
             await self._calls.call(self._register, seconds=OPEN_SECONDS)
-        except (libvirt.libvirtError, TimeoutError) as error:
+        except BaseException as error:
             await self.close()
+            if not isinstance(error, (libvirt.libvirtError, TimeoutError)):
+                raise
             raise HypervisorLost(f"libvirt at {uri} does not register for events: {error}") from error
         return self
 
@@ -147,7 +149,7 @@ class Hypervisor:
         """All domains and their states, as they are now, over the connection that the events come by.
 
         One bulk call that asks no QEMU, so that a wedged one holds up nobody: 2 ms for 500 domains, where a call
-        for each took 35 ms. Raises HypervisorLost when the connection is gone (and then `on_lost` is called).
+        for each took 35 ms. Raises HypervisorLost, after `on_lost`: a libvirt that cannot tell this is none.
         """
         try:
             return await self._calls.call(self._list, seconds=LIST_SECONDS)
@@ -179,7 +181,7 @@ class Hypervisor:
 
     def _register_all(self) -> None:
         connection = self._connection
-        connection.registerCloseCallback(self._closed, None)
+        connection.registerCloseCallback(_guarded(self._closed), None)
         connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
         for event_id, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
@@ -372,7 +374,7 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
         try:
             callback(*arguments)
         except Exception as error:
-            log.exception("an event was lost, its callback failed")
+            log.exception("a callback failed, what it told is lost")
             traceback.clear_frames(error.__traceback__)  # who keeps the record does not keep the connection
             del arguments
 

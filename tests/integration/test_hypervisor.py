@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager, suppress
@@ -382,3 +384,36 @@ async def test_a_wedged_guest_holds_up_neither_the_list_nor_the_later_statistics
         (later,) = await statistics.read() or []
         host.qemu("vm").resume()
     assert later.run == before.run
+
+
+READER = """
+import asyncio, os, sys
+os.setgroups([])
+os.setuid(65534)
+from vmwatch.hypervisor import Hypervisor
+
+async def main():
+    events = asyncio.Queue()
+    hypervisor = await Hypervisor.connect("qemu:///system", on_event=events.put_nowait, on_lost=print)
+    print(len(await hypervisor.list_domains()), flush=True)
+    event = await asyncio.wait_for(events.get(), 10)
+    print(event.name, event.type, event.subtype)
+    await hypervisor.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user, who may not write")
+async def test_who_may_only_read_is_told_all_the_same(driver: Host) -> None:
+    driver.folder.chmod(0o755)
+    reader = await asyncio.create_subprocess_exec(
+        *("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /run && exec "$@"'),
+        *(str(driver.folder / "run"), sys.executable, "-c", READER),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert reader.stdout
+    assert await reader.stdout.readline() == b"0\n"
+    await asyncio.to_thread(driver.connection.defineXML, domain_xml("vm"))
+    assert await reader.stdout.read() == b"vm defined added\n"
+    assert await reader.wait() == 0
