@@ -43,6 +43,7 @@ class Entry:
 
     id: int
     reporter: int
+    reporter_name: str
     type: str
     subtype: str
     cause: str | None
@@ -97,9 +98,10 @@ _VM = (
 _MATCHES = " (?1 = '' OR instr(lower(vm_shown.name), lower(?1))) AND (?2 = '' OR vm_shown.status = ?2) "
 _COUNT_VMS = "SELECT count(*) FROM vm_shown "
 _HISTORY = (
-    "SELECT history.id, reporter, type, subtype, cause, source, earliest, time, registered, status,"
-    " history.hostnode, hostnode.name AS node, event_id"
-    " FROM history LEFT JOIN hostnode ON hostnode.id = history.hostnode WHERE vm = ?"
+    "SELECT history.id, reporter, teller.name AS reporter_name, type, subtype, cause, source, earliest, time,"
+    " registered, status, history.hostnode, hostnode.name AS node, event_id"
+    " FROM history JOIN hostnode AS teller ON teller.id = reporter"
+    " LEFT JOIN hostnode ON hostnode.id = history.hostnode WHERE vm = ?"
     " ORDER BY history.id DESC LIMIT ? OFFSET ?"
 )
 _PROBLEM = (

@@ -54,7 +54,7 @@ CREATE TABLE applied ( -- the last event taken of a node's run and VM: what is n
 CREATE TABLE history (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     vm INTEGER NOT NULL REFERENCES vm ON DELETE CASCADE,
-    reporter INTEGER NOT NULL, -- the node that told
+    reporter INTEGER NOT NULL REFERENCES hostnode, -- the node that told
     type TEXT NOT NULL,
     subtype TEXT NOT NULL,
     cause TEXT,

@@ -88,6 +88,7 @@ def test_an_event_is_registered_with_all_that_is_known_of_it(ledger: Ledger) -> 
         shown.Entry(
             id=1,
             reporter=3,
+            reporter_name="node-3",
             type="stopped",
             subtype="shutdown",
             cause="guest-reset",
@@ -294,6 +295,11 @@ def test_names_are_taken_once(ledger: Ledger) -> None:
             change()
         assert (caught.value.kind, caught.value.subject) == (ErrorType.EXISTS, "name")
     register.change_vm(ledger.store, other, name="db", uuid=None, hostnode=1)  # its own name is free for it
+
+
+def test_a_commit_is_on_the_disk_not_only_in_the_systems_memory(ledger: Ledger) -> None:
+    full = 2  # which a killed process cannot show, but a power cut would
+    assert ledger.store.connection.execute("PRAGMA synchronous").fetchone()[0] == full
 
 
 def test_one_panel_at_a_time(ledger: Ledger, tmp_path: Path) -> None:

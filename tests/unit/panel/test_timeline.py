@@ -17,6 +17,7 @@ def entry(time: int, status: str, hostnode: int | None = 1) -> Entry:
     return Entry(
         id=time,
         reporter=hostnode or 1,
+        reporter_name=f"host-{hostnode or 1}",
         type="started",
         subtype="booted",
         cause=None,
