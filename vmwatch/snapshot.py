@@ -177,13 +177,21 @@ def _leaving(known: Known, seen: Seen | None, *, host_restarted: bool) -> Iterat
 
 def _arriving(known: Known | None, seen: Seen, *, host_restarted: bool) -> Iterator[Event]:
     if known is None:
-        if seen.domain_id is None:
-            yield _Untold(name=seen.name, type=EventType.DEFINED, subtype="added")
-        yield seen
+        yield from _new(seen)
         return
     if seen.name != known.name:
         yield _Untold(name=seen.name, type=EventType.DEFINED, subtype="renamed", domain_id=seen.domain_id)
     if _restarted(known, seen, host_restarted=host_restarted) or not _same(known, seen):
+        yield seen
+
+
+def _new(seen: Seen) -> Iterator[Event]:
+    if seen.domain_id is None:
+        yield _Untold(name=seen.name, type=EventType.DEFINED, subtype="added")
+    if (seen.type, seen.subtype) == (EventType.SUSPENDED, "migrated"):
+        # libvirt shows both ends of a migration so; a VM that was not here before is not about to leave.
+        yield _Untold(name=seen.name, type=EventType.STARTED, subtype="migrated", domain_id=seen.domain_id)
+    else:
         yield seen
 
 

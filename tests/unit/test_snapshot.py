@@ -69,6 +69,9 @@ def told(start: dict[str, Known], found: list[Domain], *, skip: tuple[str, ...] 
             ["vm defined(added)", "vm stopped(saved)"],
             id="new, does not run",
         ),
+        pytest.param(
+            None, seen(A, "suspended(migrated)", domain_id=1), ["vm started(migrated)"], id="new, incoming"
+        ),
         pytest.param(known(CopyState.STOPPED), None, ["vm undefined(removed)"], id="undefined"),
         pytest.param(
             known(CopyState.RUNNING, domain_id=1),
@@ -299,7 +302,7 @@ def test_what_is_told_leads_to_what_libvirt_shows(
             assert uuid not in ends
         else:
             assert ends[uuid].name == listed[uuid].name
-            is_known = uuid in start and ends[uuid].state == start[uuid].state  # what libvirt cannot tell
+            is_known = uuid not in start or ends[uuid].state == start[uuid].state  # what libvirt cannot tell
             assert ends[uuid].state == listed[uuid].state or (
                 is_known and listed[uuid].subtype in {"unknown", "migrated", "crashed"}
             )
@@ -319,5 +322,8 @@ def test_a_first_snapshot_tells_of_every_domain(found: list[Domain]) -> None:
     findings = differences({}, found, skip=(), now=NOW, since=None)
     assert {finding.uuid for finding in findings} == {domain.uuid for domain in found}
     assert {uuid: end.state for uuid, end in apply({}, findings).items()} == {
-        domain.uuid: domain.state for domain in found
+        domain.uuid: CopyState.INCOMING
+        if (domain.type, domain.subtype) == ("suspended", "migrated")
+        else domain.state
+        for domain in found
     }
