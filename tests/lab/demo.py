@@ -124,12 +124,12 @@ def _introduce(terminal: Terminal, cluster: Cluster, accelerator: str) -> None:
 def _play(terminal: Terminal, cluster: Cluster, play: Play, steps: Iterable[Step], *, pace: float) -> None:
     delays = []
     for step in steps:
-        if step.needs_guest:
-            with terminal.progress(f"{step.vm} boots"):
-                play.prepare(step)
         with terminal.progress(f"{step.vm}: {step.done}", plain=False):
             outcome = play.take(step)
         terminal.say(_line(terminal, cluster, step, outcome))
+        if step.boots:
+            with terminal.progress(f"{step.vm} boots", plain=False):
+                play.wait_booted(step)
         delays.append(outcome.change.milliseconds)
         time.sleep(pace)
     mark = terminal.paint(terminal.good, GREEN)

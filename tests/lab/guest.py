@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import time
 from typing import TYPE_CHECKING, Final
@@ -67,27 +68,15 @@ class Console:
     def wait_ready(self, *, seconds: float = 60) -> None:
         """Return as soon as the guest's userspace answers. Raises LabError."""
         deadline = time.monotonic() + seconds
+        question = secrets.token_hex(4).encode()  # or the answer to an earlier one would be taken for its own
         heard = b""
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), self._connect() as connection:
-                heard = self._converse(connection, deadline)
-                if b"OK ready?" in heard:
+                heard = _converse(connection, question, deadline)
+                if b"OK " + question in heard:
                     return
             time.sleep(0.05)
         raise LabError(f"{self._path.name}: no answer in {seconds:g} s; the console said {heard[-300:]!r}")
-
-    @staticmethod
-    def _converse(connection: socket.socket, deadline: float) -> bytes:
-        """Ask until there is an answer: what is asked before the guest's driver listens is lost."""
-        heard = b""
-        while time.monotonic() < deadline and b"OK ready?" not in heard:
-            connection.sendall(b"ready?\n")
-            with contextlib.suppress(TimeoutError):
-                while (received := connection.recv(4096)) and b"OK ready?" not in heard:
-                    heard += received
-                if not received:
-                    break
-        return heard
 
     def tell(self, command: str) -> None:
         """Give the guest a command: `reboot`, `poweroff`, `panic`. Does not wait for what comes of it."""
@@ -105,3 +94,17 @@ class Console:
             connection.close()
             raise
         return connection
+
+
+def _converse(connection: socket.socket, question: bytes, deadline: float) -> bytes:
+    """Ask until there is an answer: what is asked before the guest's driver listens is lost."""
+    heard = b""
+    while time.monotonic() < deadline and b"OK " + question not in heard:
+        connection.sendall(question + b"\n")
+        with contextlib.suppress(TimeoutError):
+            while b"OK " + question not in heard:
+                received = connection.recv(4096)
+                if not received:
+                    return heard  # QEMU has ended, or somebody else was first
+                heard += received
+    return heard

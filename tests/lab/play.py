@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SHOWN_SECONDS: Final = 15.0  # far beyond what it takes: a machine under load is no failure
 WHILE_MIGRATING: Final = frozenset({"running", "migrating"})  # a VM that moves is never off
-POLL_SECONDS: Final = 0.005
+LOOK_SECONDS: Final = 0.05  # what asks often is what slows the panel down
+WATCH_SECONDS: Final = 0.005
 
 HOMES: Final = {"web": 1, "mail": 1, "db": 2}
 """The demo's VMs, and the node that each is defined on."""
@@ -42,8 +43,8 @@ class Step:
     node: int
     cause: str = ""
     migrates: bool = False
-    needs_guest: bool = False
-    """The guest has to be up before this can be done."""
+    boots: bool = False
+    """The guest boots then, which the next step has to wait for: an emulated boot takes all of a processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,15 @@ class Play:
         """All that can happen to a VM; in the end each is as it was in the beginning."""
         for vm, node in HOMES.items():
             act = partial(self._do, "create", vm, node)
-            yield Step(vm=vm, done="start", act=act, events=("started(booted)",), status="running", node=node)
+            yield Step(
+                vm=vm,
+                done="start",
+                act=act,
+                events=("started(booted)",),
+                status="running",
+                node=node,
+                boots=True,
+            )
         yield Step(
             vm="web",
             done="pause",
@@ -98,7 +107,7 @@ class Play:
             events=("rebooted(reset)",),
             status="running",
             node=1,
-            needs_guest=True,
+            boots=True,
         )
         yield self._migration("web", 1, 2)
         yield self._migration("web", 2, 1)
@@ -110,7 +119,6 @@ class Play:
             status="stopped",
             node=1,
             cause="guest-shutdown",
-            needs_guest=True,
         )
         yield Step(
             vm="mail",
@@ -129,10 +137,9 @@ class Play:
             node=2,
         )
 
-    def prepare(self, step: Step) -> None:
-        """Wait until the step can be done."""
-        if step.needs_guest:
-            self._cluster.host(step.node).console(step.vm).wait_ready()
+    def wait_booted(self, step: Step) -> None:
+        """Return when the guest that boots since the step is up. Raises LabError."""
+        self._cluster.host(step.node).console(step.vm).wait_ready()
 
     def take(self, step: Step) -> Outcome:
         """Do a step; return what the panel came to show. Raises LabError, or libvirt's error."""
@@ -168,7 +175,8 @@ class Play:
 
     def _await(self, step: Step, mark: int) -> Outcome:
         try:
-            return wait_for(partial(self._outcome, step, mark), seconds=SHOWN_SECONDS, what="the panel")
+            outcome = partial(self._outcome, step, mark)
+            return wait_for(outcome, seconds=SHOWN_SECONDS, what="the panel", pause=LOOK_SECONDS)
         except DeadlinePassed:
             changes = self._cluster.client.history(step.vm, since=mark)
             told = ", ".join(f"{event_of(change)}: {change.status}" for change in changes) or "nothing"
@@ -215,7 +223,7 @@ class Watch:
         with self._client:
             while self._error is None:
                 self._look()
-                if self._done.wait(POLL_SECONDS):
+                if self._done.wait(WATCH_SECONDS):
                     break
 
     def _look(self) -> None:
