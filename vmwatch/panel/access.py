@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SESSION_SECONDS = 3600
 KEY_SECONDS = 300
 KEY_LENGTH_LEAST = 16
-AUTHINFO_SECONDS = 60
+AUTHINFO_SECONDS = 3600  # from the last use, as a session: a rare event must not wait for a hash
 SESSIONS_MOST = 10_000  # the oldest goes
 AUTHINFO_MOST = 256
 
@@ -148,10 +148,11 @@ class Access:
         self._keys.put(self._key_slot(user, key), user)
 
     async def by_authinfo(self, authinfo: str) -> str:
-        """The user of `user:password`; what was right is remembered, as a keyed digest, for a minute."""
+        """The user of `user:password`; what was right is remembered, as a keyed digest, for an hour."""
         user, _, password = authinfo.partition(":")
         digest = self._digest("authinfo", authinfo)
         if self._checked.get(digest) == user:
+            self._checked.put(digest, user)
             return user
         if not await self._is_password(user, password):
             raise ApiError(ErrorType.AUTH, "badpassword", "Wrong user name or password")

@@ -40,11 +40,13 @@ def test_it_stops_at_once_though_pages_are_open(panel: PanelProcess) -> None:
         panel.http.get(f"{panel.site}/live", cookies={"vmwatch_session": session}, stream=True, timeout=5)
         for _ in range(3)
     ]
-    for stream in streams:
-        assert next(stream.iter_lines(chunk_size=1))
+    readers = [stream.iter_lines(chunk_size=1) for stream in streams]  # a forgotten reader would hang up
+    for reader in readers:
+        assert next(reader).startswith(b"data: ")
     begin = time.monotonic()
     assert panel.stop(seconds=2) == 0
     assert time.monotonic() - begin < 2
+    assert "Cancel" not in panel.log.read_text()  # uvicorn had nothing to end by force
     for stream in streams:
         stream.close()
 
