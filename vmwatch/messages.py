@@ -102,7 +102,12 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainStatistics:
-    """One VM's counters since it started, summed over its devices. `run` changes with each start."""
+    """A running domain's counters since it started, summed over its interfaces and over its disks.
+
+    `run` changes when the counters begin anew: it is the host's boot and libvirt's id of the domain. One case
+    escapes it, for libvirtd counts on from the highest id that it finds: the domain with the highest id ended
+    and was started while libvirtd was restarted. Counters that went down tell it then.
+    """
 
     name: str
     uuid: str

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import secrets
 import socket
@@ -58,7 +57,6 @@ async def watch(settings: NodeSettings, life: Life) -> int:
             background = [
                 tasks.create_task(_speak(stream, settings.connect, keys)),
                 tasks.create_task(_beat(stream, recorder, settings.heartbeat_interval)),
-                tasks.create_task(_collect(stream, settings)),
                 tasks.create_task(recorder.run()),
             ]
             try:
@@ -84,7 +82,10 @@ async def _follow_libvirt(settings: NodeSettings, life: Life, stream: Stream, re
         await recorder.compare(hypervisor)
         stream.beat()
         life.ready()
-        reason = await _first(life, lost)
+        async with asyncio.TaskGroup() as tasks:
+            collecting = tasks.create_task(_collect(stream, settings))
+            reason = await _first(life, lost)
+            collecting.cancel()
         recorder.keep()
         recorder.confirm()
     finally:
@@ -167,13 +168,12 @@ async def _beat(stream: Stream, recorder: Recorder, seconds: float) -> Never:
 
 
 async def _collect(stream: Stream, settings: NodeSettings) -> Never:
-    """Offer the statistics of all VMs, every interval."""
+    """Offer the statistics of all VMs, now and every interval."""
     statistics = Statistics(settings.libvirt_uri)
     while True:
-        domains = await statistics.read() if stream.libvirt is LibvirtState.CONNECTED else None
+        domains = await statistics.read()
         if domains is not None:
-            read = tuple(messages.DomainStatistics(**dataclasses.asdict(domain)) for domain in domains)
-            stream.offer(messages.Statistics(time=_now(), domains=read))
+            stream.offer(messages.Statistics(time=_now(), domains=tuple(domains)))
         await asyncio.sleep(settings.statistics_interval)
 
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from vmwatch.errors import HypervisorLost
 from vmwatch.hypervisor import boot_id, read_counters
 from vmwatch.libvirt_loop import join_loop
+from vmwatch.messages import DomainStatistics
 from vmwatch.patience import Patience
 
 if TYPE_CHECKING:
@@ -32,28 +32,6 @@ _COUNTERS: Final = {
     "read_bytes": ("block", "rd.bytes"),
     "write_bytes": ("block", "wr.bytes"),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DomainStatistics:
-    """A running domain's counters since it started, summed over its interfaces and over its disks.
-
-    `run` changes when the counters begin anew: it is the host's boot and libvirt's id of the domain. One case
-    escapes it, for libvirtd counts on from the highest id that it finds: the domain with the highest id ended
-    and was started while libvirtd was restarted. Counters that went down tell it then.
-    """
-
-    uuid: str
-    name: str
-    run: str
-    packets_received: int
-    packets_sent: int
-    bytes_received: int
-    bytes_sent: int
-    read_requests: int
-    write_requests: int
-    read_bytes: int
-    write_bytes: int
 
 
 class Statistics:
