@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The panel's calls as they pass over loopback, with the kernel's own times, in nanoseconds.
+
+The panel's register has whole milliseconds, too coarse for a few of them. A listener on the interface sees when a
+call left its caller and when its answer left the panel, which is just after the commit, and is in nobody's way.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_ALL_PROTOCOLS: Final = 3  # ETH_P_ALL
+_INCOMING: Final = 0  # PACKET_HOST: on loopback each packet is seen twice, leaving and arriving
+_SO_TIMESTAMPNS: Final = 35
+_TIMESPEC: Final = struct.Struct("=qq")
+_LONGEST: Final = 1 << 17
+_TCP: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One call of `vm.event` and its answer. Times in nanoseconds since 1970, of this machine's clock."""
+
+    name: str
+    """The VM's."""
+
+    heard: int
+    """When the caller's callback had libvirt's event: the call's own `time`, in whole microseconds."""
+
+    sent: int
+    """When the call left its caller."""
+
+    answered: int
+    """When the answer left the panel."""
+
+
+class Capture:
+    """Listens from `__enter__` to `__exit__`. Needs the right to read packets: root's, or a namespace's own."""
+
+    def __init__(self, port: int) -> None:
+        """`port` is the panel's, on 127.0.0.1."""
+        self._port = port
+        self._calls: dict[int, tuple[bytes, int]] = {}  # by the caller's port: what it sent so far, and when
+        self._exchanges: list[Exchange] = []
+        self._news = threading.Condition()
+        self._ends = False
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL_PROTOCOLS))
+        self._socket.bind(("lo", _ALL_PROTOCOLS))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.settimeout(0.2)
+        self._thread = threading.Thread(target=self._listen, name="capture")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends = True
+        self._thread.join()
+        self._socket.close()
+
+    def wait_for(self, name: str, *, after: int, seconds: float = 10.0) -> Exchange:
+        """The next exchange about this VM whose call was sent after this time. Raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        with self._news:
+            while True:
+                for exchange in reversed(self._exchanges):
+                    if exchange.name == name and exchange.sent > after:
+                        return exchange
+                if not self._news.wait(deadline - time.monotonic()):
+                    raise TimeoutError(f"the panel had no call about {name} within {seconds:g} s")
+
+    def _listen(self) -> None:
+        while not self._ends:
+            try:
+                packet, ancillary, _, address = self._socket.recvmsg(_LONGEST, 256)
+            except TimeoutError:
+                continue
+            if address[2] == _INCOMING and packet[9] == _TCP:
+                seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+                self._take(packet, seconds * 1_000_000_000 + nanoseconds)
+
+    def _take(self, packet: bytes, at: int) -> None:
+        start = (packet[0] & 15) * 4
+        (length,) = struct.unpack_from("!H", packet, 2)
+        source, target = struct.unpack_from("!HH", packet, start)
+        content = packet[start + (packet[start + 12] >> 4) * 4 : length]
+        if not content:
+            return
+        if target == self._port:
+            said, _ = self._calls.get(source, (b"", 0))
+            self._calls[source] = (said + content, at)
+        elif source == self._port and target in self._calls:
+            self._answer(*self._calls.pop(target), content, at)
+
+    def _answer(self, call: bytes, sent: int, answer: bytes, at: int) -> None:
+        form = parse_qs(call.rpartition(b"\r\n\r\n")[2].decode(errors="replace"))
+        if form.get("func") != ["vm.event"] or not answer.startswith(b"HTTP/1.1 200"):
+            return
+        heard = datetime.fromisoformat(form["time"][0]).timestamp()
+        exchange = Exchange(name=form["name"][0], heard=round(heard * 1e6) * 1000, sent=sent, answered=at)
+        with self._news:
+            self._exchanges.append(exchange)
+            self._news.notify_all()
