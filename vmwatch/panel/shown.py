@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vmwatch.panel.timeline import Gap
+from vmwatch.panel.timeline import Entry, Gap
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,26 +35,6 @@ class Vm:
     source: str | None
     time: int | None
     problems: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One line of a VM's history. `reporter` told it; `hostnode`, named `node`, is where the VM is after it."""
-
-    id: int
-    reporter: int
-    reporter_name: str
-    type: str
-    subtype: str
-    cause: str | None
-    source: str
-    earliest: int | None
-    time: int
-    registered: int
-    status: str
-    hostnode: int | None
-    node: str | None
-    event_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmwatch.panel.shown import Entry
-
 LANE = 40  # pixels
 _STEPS = (
     1,
@@ -36,6 +34,26 @@ _STEPS = (
 _TICKS_MOST = 7
 _FITTED_LEAST = 3  # entries
 _NOWHERE = "no node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of a VM's history. `reporter` told it; `hostnode`, named `node`, is where the VM is after it."""
+
+    id: int
+    reporter: int
+    reporter_name: str
+    type: str
+    subtype: str
+    cause: str | None
+    source: str
+    earliest: int | None
+    time: int
+    registered: int
+    status: str
+    hostnode: int | None
+    node: str | None
+    event_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
