@@ -64,6 +64,11 @@ class Cluster:
         """The host with this node id."""
         return self.hosts[node - 1]
 
+    def check(self) -> None:
+        """Raise LabError if a service ended by itself."""
+        for service in (self.panel, self.master, *self.nodes):
+            service.check()
+
     def logs(self) -> str:
         """The end of what each service printed, for a failure's report."""
         return "\n".join(

@@ -100,7 +100,7 @@ def _demonstrate(terminal: Terminal, stack: ExitStack, options: argparse.Namespa
         _play(terminal, cluster, play, play.opening(), pace=pace)
         for _ in range(1) if options.once else itertools.count():
             _play(terminal, cluster, play, play.round(), pace=pace)
-    except LabError:
+    except (LabError, libvirt.libvirtError):
         terminal.say(cluster.logs())
         raise
 

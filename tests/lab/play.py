@@ -143,15 +143,14 @@ class Play:
 
     def take(self, step: Step) -> Outcome:
         """Do a step; return what the panel came to show. Raises LabError, or libvirt's error."""
-        changes = self._cluster.client.history(step.vm) if self._cluster.client.vm(step.vm) else []
-        mark = changes[-1].id if changes else 0
+        mark = max((change.id for change in self._changes(step.vm)), default=0)
         if not step.migrates:
             step.act()
             return self._await(step, mark)
         with Watch(self._cluster.client, step.vm):
             step.act()
             outcome = self._await(step, mark)
-        _check_history(self._cluster.client.history(step.vm, since=mark))
+        _check_history(self._changes(step.vm, since=mark))
         return outcome
 
     def _migration(self, vm: str, source: int, target: int) -> Step:
@@ -178,7 +177,7 @@ class Play:
             outcome = partial(self._outcome, step, mark)
             return wait_for(outcome, seconds=SHOWN_SECONDS, what="the panel", pause=LOOK_SECONDS)
         except DeadlinePassed:
-            changes = self._cluster.client.history(step.vm, since=mark)
+            changes = self._changes(step.vm, since=mark)
             told = ", ".join(f"{event_of(change)}: {change.status}" for change in changes) or "nothing"
             cause = f" by {step.cause}" if step.cause else ""
             raise DeadlinePassed(
@@ -187,7 +186,11 @@ class Play:
                 f" {self._cluster.client.vm(step.vm)}, and was told {told}"
             ) from None
 
+    def _changes(self, vm: str, *, since: int = 0) -> list[Change]:
+        return self._cluster.client.history(vm, since=since) if self._cluster.client.vm(vm) else []
+
     def _outcome(self, step: Step, mark: int) -> Outcome | None:
+        self._cluster.check()
         shown = self._cluster.client.vm(step.vm)
         if shown is None or (shown.status, shown.node) != (step.status, step.node):
             return None

@@ -69,7 +69,7 @@ class Service:
         try:
             wait_for(self._is_ready, seconds=seconds, what=f"{self.name} to be ready")
         except DeadlinePassed as error:
-            raise DeadlinePassed(f"{error}; it said: {self.output()[-1000:]}") from None
+            raise DeadlinePassed(f"{error}; it said:\n{self._last_words()}") from None
 
     def output(self) -> str:
         """What it printed since its last start, both streams."""
@@ -102,13 +102,20 @@ class Service:
         """Return its exit code once it ends by itself. Raises DeadlinePassed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._running().wait(timeout=seconds)
-        raise DeadlinePassed(f"{self.name} runs on after {seconds:g} s; it said: {self.output()[-1000:]}")
+        raise DeadlinePassed(f"{self.name} runs on after {seconds:g} s; it said:\n{self._last_words()}")
 
-    def _is_ready(self) -> bool:
+    def check(self) -> None:
+        """Raise LabError with its output if it ended by itself."""
         code = self._running().poll()
         if code is not None:
-            raise LabError(f"{self.name} ended with {code}: {self.output()[-1000:]}")
+            raise LabError(f"{self.name} ended with {code}; it said:\n{self._last_words()}")
+
+    def _is_ready(self) -> bool:
+        self.check()
         return self._ready in self.output()
+
+    def _last_words(self) -> str:
+        return "\n".join(self.output().splitlines()[-20:])
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -52,7 +52,7 @@ def test_a_service_starts_stops_and_starts_again(tmp_path: Path) -> None:
 
 def test_a_service_that_ends_at_once_says_why(tmp_path: Path) -> None:
     service = panel_service(tmp_path, ListenPort="many")
-    with pytest.raises(LabError, match=r"vmwatch-panel ended with 78: .*ListenPort"), service:
+    with pytest.raises(LabError, match=r"vmwatch-panel ended with 78; it said:\n.*ListenPort"), service:
         pytest.fail("it is not ready")
 
 
