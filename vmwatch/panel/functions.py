@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vmwatch.panel.access import Access
     from vmwatch.panel.store import Store
+    from vmwatch.panel.timeline import Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +212,7 @@ def _vm(vm: shown.Vm) -> dict[str, object]:
     }
 
 
-def _entry(entry: shown.Entry) -> dict[str, object]:
+def _entry(entry: Entry) -> dict[str, object]:
     return {
         "id": entry.id,
         "time": iso(entry.time),

@@ -19,6 +19,7 @@ from vmwatch.panel import register, shown
 from vmwatch.panel.convention import ApiError, ErrorType, Paging
 from vmwatch.panel.fields import EventId, ProblemReport, VmEvent
 from vmwatch.panel.store import Store
+from vmwatch.panel.timeline import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ class Ledger:
         assert vm is not None
         return vm
 
-    def history(self) -> list[shown.Entry]:
+    def history(self) -> list[Entry]:
         return shown.history(self.store.connection, self.vm().id, ALL)[::-1]
 
 
@@ -85,7 +86,7 @@ def test_an_event_is_registered_with_all_that_is_known_of_it(ledger: Ledger) -> 
     told = event(3, "stopped", "shutdown", 7, time=500)
     ledger.tell(replace(told, cause="guest-reset", source="snapshot", earliest=400))
     assert ledger.history() == [
-        shown.Entry(
+        Entry(
             id=1,
             reporter=3,
             reporter_name="node-3",

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmwatch.panel.shown import Entry
-from vmwatch.panel.timeline import Gap, draw, fit
+from vmwatch.panel.timeline import Entry, Gap, draw, fit
 
 NOW = 1_795_338_000_000
 
