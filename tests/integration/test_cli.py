@@ -3,13 +3,34 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sqlite3
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vmwatch import calls, problems
+from vmwatch.ledger import Ledger
+from vmwatch.messages import Event, Source
+from vmwatch.outbox import Outbox
+from vmwatch.protocol import new_run
+from vmwatch.sequence import Position
+from vmwatch.service import Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+NOW = datetime.now(UTC)
+RUN = new_run(1_700_000_000_000_000, 0xABCDEF01)
+ENDPOINT = {"node": "connect", "master": "listen"}
 
 
 def vmwatch(*arguments: str | Path) -> tuple[int, str, str]:
@@ -44,3 +65,201 @@ def test_check(tmp_path: Path) -> None:
 def test_wrong_arguments() -> None:
     assert vmwatch()[0] == 2
     assert vmwatch("check", "panel")[0] == 2
+
+
+# --- vmwatch status ---
+
+
+def configure(folder: Path, service: str, *, more: str = "") -> Path:
+    file = folder / f"{service}.conf"
+    node = "node_id=1\n" if service == "node" else ""
+    file.write_text(
+        f"{ENDPOINT[service]}=tcp://127.0.0.1:1515\nsecret=ABCDEFGHIJKLMNOP\n{node}{more}"
+        f"pid_file={folder / service}.pid\nstate_dir={folder / service}\nlog_file={folder / service}.log\n"
+    )
+    file.chmod(0o640)
+    (folder / service).mkdir(exist_ok=True)
+    return file
+
+
+def happened(name: str = "web", *, time: datetime = NOW) -> Event:
+    return Event(
+        uuid=f"uuid-{name}",
+        name=name,
+        type="started",
+        subtype="booted",
+        time=time,
+        cause=None,
+        source=Source.EVENT,
+        since=None,
+        domain_id=7,
+    )
+
+
+def enqueue(ledger: Ledger, name: str, *, time: datetime = NOW) -> None:
+    fields = calls.event_fields(
+        hostnode=1, name=name, type="started", subtype="booted", uuid="u", time=time, event_id=f"1.{RUN}.1"
+    )
+    with ledger.transaction() as transaction:
+        transaction.enqueue(f"vm {name}", "vm.event", fields)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    configure(tmp_path, "node")
+    with closing(Outbox(tmp_path / "node/outbox.db", now=NOW, random=1, boot="b")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    configure(tmp_path, "master")
+    with closing(Ledger(tmp_path / "master/ledger.db", clock=time.monotonic)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[None]:
+    """Both services run, so far as their locks say."""
+    locks = [Lock.take(tmp_path / f"{service}.pid") for service in ("node", "master")]
+    yield
+    for lock in locks:
+        lock.release()
+
+
+def status(folder: Path, service: str) -> tuple[int, dict[str, Any]]:
+    code, out, error = vmwatch("status", service, folder / f"{service}.conf", "--json")
+    assert error == ""
+    (shown,) = json.loads(out)
+    return code, shown
+
+
+@pytest.mark.parametrize("service", ["node", "master"])
+def test_status_of_a_service_that_never_ran(tmp_path: Path, service: str) -> None:
+    file = configure(tmp_path, service)
+    said = f"vmwatch-{service}: not running\n  it never ran here\n  wants a hand: the service does not run\n"
+    assert vmwatch("status", service, file) == (1, said, "")
+    assert list((tmp_path / service).iterdir()) == []
+
+
+def test_status_of_a_blocked_service_wants_nothing(tmp_path: Path) -> None:
+    file = configure(tmp_path, "node", more="disabled=yes\n")
+    said = "vmwatch-node: not running, blocked by disabled=yes\n  it never ran here\n"
+    assert vmwatch("status", "node", file) == (0, said, "")
+
+
+@pytest.mark.usefixtures("running")
+def test_status_of_a_node(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.append([happened("web"), happened("mail")])
+    code, shown = status(tmp_path, "node")
+    assert (code, shown["wants"], shown["name"]) == (0, [], "vmwatch-node")
+    assert shown["state"] == {
+        "run": outbox.run, "last": 2, "kept": 3, "unsent": 0, "vms": {"running": 2},
+    }  # fmt: skip
+    _, out, _ = vmwatch("status", "node", tmp_path / "node.conf")
+    assert re.match(r"vmwatch-node: running, pid \d+\n  run \w{8} of 20.*, last record 2\n", out)
+    assert "known VMs: 2 (2 running)\n" in out
+
+
+@pytest.mark.usefixtures("running")
+def test_a_backlog_wants_a_hand(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.append([happened()] * 3000)
+    code, shown = status(tmp_path, "node")
+    assert code == 1
+    assert 1000 < shown["state"]["unsent"] < 3000
+    outbox.forget(up_to=outbox.window_before(outbox.read(after=0, limit=3001)[-1].id))
+    assert status(tmp_path, "node")[0] == 0
+
+
+@pytest.mark.usefixtures("running")
+def test_status_of_a_master(tmp_path: Path, ledger: Ledger) -> None:
+    with ledger.transaction() as transaction:
+        transaction.keep_position(3, Position(run=RUN, seq=812))
+    enqueue(ledger, "web")
+    code, shown = status(tmp_path, "master")
+    assert (code, shown["wants"]) == (0, [])
+    assert shown["state"]["nodes"] == [{"node": 3, "run": RUN, "last": 812}]
+    assert (shown["state"]["calls"], shown["state"]["aside"], shown["state"]["problems"]) == (1, [], [])
+    _, out, _ = vmwatch("status", "master", tmp_path / "master.conf")
+    assert "node 3: taken to record 812 of run abcdef01 of 2023-11-14T22:13:20Z\n" in out
+
+
+@pytest.mark.usefixtures("running")
+def test_calls_that_the_panel_does_not_take_want_a_hand(tmp_path: Path, ledger: Ledger) -> None:
+    enqueue(ledger, "web", time=NOW - timedelta(hours=1))
+    code, shown = status(tmp_path, "master")
+    assert code == 1
+    assert shown["wants"][0].startswith("the panel does not take calls: 1 wait, since ")
+
+
+@pytest.mark.usefixtures("running")
+def test_a_call_put_aside_is_shown_with_its_reason(tmp_path: Path, ledger: Ledger) -> None:
+    enqueue(ledger, "web\x1b[2J")
+    (call,) = ledger.due(limit=1)
+    with ledger.transaction() as transaction:
+        transaction.park(call, "value: no such type (type)")
+    code, shown = status(tmp_path, "master")
+    assert (code, shown["wants"]) == (1, ["calls put aside: 1"])
+    _, out, _ = vmwatch("status", "master", tmp_path / "master.conf")
+    assert "put aside: 1 x vm.event vm web\\x1b[2J: value: no such type (type)\n" in out
+
+
+@pytest.mark.usefixtures("running")
+def test_open_problems_are_shown_until_they_end(tmp_path: Path, ledger: Ledger) -> None:
+    with ledger.transaction() as transaction:
+        problems.begin(transaction, "node_silent", 3, text="no heartbeat")
+        problems.begin(transaction, "vm_unknown", 3, name="my vm", text="not shown")
+    code, shown = status(tmp_path, "master")
+    assert (code, shown["state"]["problems"]) == (
+        1,
+        ["node_silent, node 3", "vm_unknown, node 3, name my vm"],
+    )
+    with ledger.transaction() as transaction:
+        problems.end(transaction, "node_silent", 3)
+        problems.end(transaction, "vm_unknown", 3, name="my vm")
+    assert status(tmp_path, "master")[0] == 0
+
+
+def test_status_leaves_a_stopped_service_as_it_is(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.append([happened()])
+    outbox.close()
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "node").iterdir()}
+    assert len(before) == 1  # no write-ahead log
+    assert status(tmp_path, "node")[1]["state"]["kept"] == 2
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "node").iterdir()} == before
+
+
+def test_status_reads_what_a_killed_service_left(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.append([happened()])
+    left = [file.read_bytes() for file in sorted((tmp_path / "node").iterdir())]
+    outbox.close()
+    for name, content in zip(("outbox.db", "outbox.db-shm", "outbox.db-wal"), left, strict=True):
+        (tmp_path / "node" / name).write_bytes(content)
+    (tmp_path / "node.pid").write_text(f"{os.getpid()}\n")  # another process has its id by now
+    code, shown = status(tmp_path, "node")
+    assert (code, shown["state"]["kept"]) == (1, 2)
+    assert shown["wants"] == ["the service does not run"]
+
+
+@pytest.mark.usefixtures("running")
+def test_status_does_not_wait_for_a_commit(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.append([happened()])
+    with closing(sqlite3.connect(tmp_path / "node/outbox.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("DELETE FROM record")
+        assert status(tmp_path, "node")[1]["state"]["kept"] == 2
+        writer.execute("ROLLBACK")
+
+
+def test_a_file_that_is_not_ours_is_said_to_be_unreadable(tmp_path: Path) -> None:
+    file = configure(tmp_path, "master")
+    (tmp_path / "master/ledger.db").write_bytes(b"no database" * 100)
+    code, out, error = vmwatch("status", "master", file)
+    assert (code, out) == (1, "")
+    assert error == f"vmwatch: {tmp_path}/master/ledger.db: file is not a database\n"
+
+
+def test_status_of_a_wrong_configuration(tmp_path: Path) -> None:
+    code, out, error = vmwatch("status", "node", tmp_path / "absent.conf")
+    assert (code, out) == (78, "")
+    assert error.startswith(f"vmwatch: {tmp_path}/absent.conf: ")
