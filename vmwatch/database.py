@@ -18,19 +18,24 @@ class Database:
     """One SQLite file. Every statement runs inside `transaction`; errors of the file are StorageError."""
 
     def __init__(self, path: Path, *, schema: str, version: int) -> None:
-        """Open or make the file. `schema` makes an empty one; another version than `version` is refused."""
+        """Open the file, or make it with its folder. `schema` makes an empty one; another version is refused."""
         self.path = path
         with self._named():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Before SQLite does: the files that it lays beside this one take over its mode.
+            path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute(
-                "PRAGMA synchronous=FULL"
-            )  # after a power loss too, what was told is kept
-            self._connection.execute("PRAGMA foreign_keys=ON")
-        path.chmod(0o600)
-        self._prepare(schema, version)
+        try:
+            self._prepare(schema, version)
+        except StorageError:
+            self.close()
+            raise
 
     def _prepare(self, schema: str, version: int) -> None:
+        with self._named():
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            # After a power loss too, what was told is kept.
+            self._connection.execute("PRAGMA synchronous=FULL")
         with self.transaction() as sql:
             (found,) = sql.execute("PRAGMA user_version").fetchone()
             if found not in (0, version):
@@ -69,3 +74,5 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise StorageError(f"{self.path}: {error}") from error
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}") from error
