@@ -62,32 +62,46 @@ class Record:
         return len(self.body) + OVERHEAD
 
 
+_EARLIER_BOOT: Final = -1
+"""In place of libvirt's id of a domain that was alive when the host went down: no domain has this one."""
+
+
 class Outbox:
     """The queue of one node service. Opening it begins a new run.
 
     `run` and `top` name the last record; `known` is the known set by uuid, as it stands after it, and `confirmed`
-    when it was last known to be right. `host_restarted`: the host booted since the run before.
+    when it was last known to be right.
     """
 
     def __init__(self, path: Path, *, now: datetime, random: int, boot: str) -> None:
-        """Open or make the file. `boot`: the id of this boot of the host. Raises StorageError."""
+        """Open or make the file. `boot`: the id of this boot of the host. Raises StorageError.
+
+        libvirt counts its domains anew after each boot, so that an id from before it says nothing: it becomes
+        one that no domain has, here and now, for this process may end before it has compared anything.
+        """
         self.confirmed: datetime | None = None
-        self._database = Database(path, schema=_SCHEMA, version=_VERSION)
-        self.known = self._read_known()
         self.top = 0
+        self._database = Database(path, schema=_SCHEMA, version=_VERSION)
         self._begin(now, random, boot)
+        self.known = self._read_known()
 
     def append(self, events: Iterable[messages.Event]) -> None:
         """Keep events, in this order, and what they make known: all of them in one commit."""
-        known, top, changed = dict(self.known), self.top, set[str]()
+        learned: dict[str, Known | None] = {}
+        top = self.top
         with self._database.transaction() as sql:
             for event in events:
                 top += 1
                 _insert(sql, self.run, top, Kind.EVENT, encode(event))
-                _learn(known, event)
-                changed.add(event.uuid)
-            _keep_known(sql, known, changed)
-        self.known, self.top = known, top
+                before = learned[event.uuid] if event.uuid in learned else self.known.get(event.uuid)
+                learned[event.uuid] = after(before, event)
+            _keep_known(sql, learned)
+        self.top = top
+        for uuid, known in learned.items():
+            if known is None:
+                self.known.pop(uuid, None)
+            else:
+                self.known[uuid] = known
 
     def confirm(self, time: datetime) -> None:
         """Keep that the known set was compared with libvirt's list, and was right at `time`."""
@@ -119,12 +133,6 @@ class Outbox:
         with self._database.transaction() as sql:
             sql.execute("DELETE FROM record WHERE id <= ?", (up_to,))
 
-    def waiting(self, *, after: int) -> int:
-        """How many records follow the one with this id."""
-        with self._database.reading() as sql:
-            (count,) = sql.execute("SELECT count(*) FROM record WHERE id > ?", (after,)).fetchone()
-        return int(count)
-
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -140,8 +148,9 @@ class Outbox:
                 sql, self.run, 0, Kind.BEGIN, encode(messages.Begin(previous=previous, last=seq, time=now))
             )
             sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?)", (self.run, confirmed, boot))
+            if last_boot != boot:
+                sql.execute("UPDATE known SET domain_id = ? WHERE domain_id IS NOT NULL", (_EARLIER_BOOT,))
         self.confirmed = datetime.fromisoformat(confirmed) if confirmed else None
-        self.host_restarted = last_boot != boot
 
     def _read_known(self) -> dict[str, Known]:
         with self._database.reading() as sql:
@@ -163,18 +172,8 @@ def _record(row: tuple[int, str, int, int, int, bytes]) -> Record:
     return Record(id=identifier, run=Run(run), seq=seq, span=span, kind=Kind(kind), body=body)
 
 
-def _learn(known: dict[str, Known], event: messages.Event) -> None:
-    state = after(known.get(event.uuid), event)
-    if state is None:
-        known.pop(event.uuid, None)
-    else:
-        known[event.uuid] = state
-
-
-def _keep_known(sql: sqlite3.Connection, known: dict[str, Known], uuids: set[str]) -> None:
-    gone = [(uuid,) for uuid in uuids if uuid not in known]
-    here = [
-        (uuid, known[uuid].name, known[uuid].state, known[uuid].domain_id) for uuid in uuids if uuid in known
-    ]
+def _keep_known(sql: sqlite3.Connection, learned: dict[str, Known | None]) -> None:
+    gone = [(uuid,) for uuid, known in learned.items() if known is None]
+    here = [(uuid, known.name, known.state, known.domain_id) for uuid, known in learned.items() if known]
     sql.executemany("DELETE FROM known WHERE uuid = ?", gone)
     sql.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)", here)
