@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, Never
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch import problems
-from vmwatch.errors import Missed, PanelError, Unavailable
+from vmwatch.errors import Missed, PanelError, StorageError, Unavailable
 from vmwatch.throttle import Throttle
+from vmwatch.turns import Turns
 from vmwatch.workers import Workers
 
 if TYPE_CHECKING:
@@ -32,14 +35,10 @@ MISSED_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 3.0
 """How long calls that are under way may hold up the end of the service."""
 
-_MISSED_PAUSE: Final = 1.0
-_PAUSES: Final = (
-    0.1,
-    0.2,
-    0.4,
-    0.8,
-    1.0,
-)  # s, after the first, second, ... call in a row that was not answered
+_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.0)
+"""Seconds until a call is tried again, after it failed once, twice, …"""
+
+_STORAGE_RETRY_SECONDS: Final = 1.0
 _WARNING_SECONDS: Final = 60.0
 
 _UnderWay = dict[asyncio.Future[PanelError | None], "Call"]
@@ -47,19 +46,37 @@ _UnderWay = dict[asyncio.Future[PanelError | None], "Call"]
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """A key whose first call was not taken: how often it was tried, and since when the panel says `missed`."""
+
+    tries: int = 0
+    missed_since: float | None = None
+
+    def pause(self) -> float:
+        return _PAUSES[min(self.tries, len(_PAUSES)) - 1]
+
+
 class Delivery:
     """Makes the calls. `wake` it when the ledger has new ones."""
 
     def __init__(
-        self, ledger: Ledger, *, open_panel: Callable[[], Panel], clock: Callable[[], float]
+        self,
+        ledger: Ledger,
+        *,
+        open_panel: Callable[[], Panel],
+        clock: Callable[[], float],
+        missed_seconds: float = MISSED_SECONDS,
     ) -> None:
-        """`open_panel` opens one session with the panel, for one thread. `clock`: monotonic seconds."""
-        self.made = 0
+        """`open_panel` opens one session with the panel, for one thread. `clock`: monotonic seconds, the ledger's."""
         self._ledger = ledger
         self._clock = clock
+        self._missed_seconds = missed_seconds
         self._news = asyncio.Event()
-        self._failures = 0  # in a row, of calls that were not answered
-        self._resume = 0.0  # not before, by the clock
+        self._turns = Turns()
+        self._troubles: dict[str, _Trouble] = {}
+        self._failing: set[str] = set()  # keys that were not answered since the panel last did
+        self._resume = 0.0  # not before, by the clock, while the panel seems to be away
         self._warnings = Throttle(seconds=_WARNING_SECONDS)
         self._unknown_functions: set[str] = set()
         self._workers = Workers(WORKERS, open_panel=open_panel)
@@ -73,92 +90,136 @@ class Delivery:
         under_way: _UnderWay = {}
         try:
             while True:
-                self._news.clear()
-                self._start(under_way)
-                await self._something(under_way)
-                self._settle(under_way)
+                try:
+                    await self._make_calls(under_way)
+                except StorageError as error:
+                    self._warn(
+                        "storage", "what the panel answered cannot be kept, no call is made: %s", error
+                    )
+                    await asyncio.sleep(_STORAGE_RETRY_SECONDS)
         finally:
             if under_way:
                 await asyncio.wait(under_way, timeout=STOP_SECONDS)
                 self._settle(under_way)
             self._workers.close()
 
-    def _start(self, under_way: _UnderWay) -> None:
-        """Give the free workers the calls that are due. While the panel does not answer, one call tries it."""
-        free = (WORKERS if self._failures == 0 else 1) - len(under_way)
-        if free <= 0 or self._clock() < self._resume:
-            return
-        busy = {call.key for call in under_way.values()}
-        waiting = [call for call in self._ledger.due(limit=WORKERS + len(busy)) if call.key not in busy]
-        for call in waiting[:free]:
-            under_way[self._workers.make(call)] = call
+    async def _make_calls(self, under_way: _UnderWay) -> Never:
+        """Raises StorageError: what was answered is still in `under_way` then."""
+        while True:
+            self._settle(under_way)
+            self._news.clear()
+            again = self._start(under_way, now=self._clock())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if again is None else again - self._clock()):
+                    await self._news.wait()
 
-    async def _something(self, under_way: _UnderWay) -> None:
-        """Wait for an answer, a new call, or the time of one that is to be made again."""
-        news = asyncio.create_task(self._news.wait())
-        anything: list[asyncio.Future[Any]] = [news, *under_way]
-        try:
-            await asyncio.wait(anything, timeout=self._pause(), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
+    def _start(self, under_way: _UnderWay, *, now: float) -> float | None:
+        """Make calls whose turn it is. Returns when to look again, unless there are news before; None: then only."""
+        for key in self._ledger.take_new():
+            self._turns.add(key)
+        free = self._most_calls() - len(under_way)
+        if free > 0 and now < self._resume:
+            return self._resume
+        while free > 0 and (turn := self._turns.first(now=now)):
+            call = self._ledger.first(turn)
+            if call is None:
+                self._turns.drop(turn)
+                self._troubles.pop(turn, None)
+                continue
+            self._turns.take(turn)
+            answer = self._workers.make(call)
+            answer.add_done_callback(lambda _: self._news.set())
+            under_way[answer] = call
+            free -= 1
+        return self._turns.next_due() if free > 0 else None
 
-    def _pause(self) -> float | None:
-        due = self._ledger.next_due()
-        return None if due is None else max(0.01, due - self._clock(), self._resume - self._clock())
+    def _most_calls(self) -> int:
+        """While nobody is answered, one call finds out whether the panel is back."""
+        return 1 if self._is_away() else WORKERS
+
+    def _is_away(self) -> bool:
+        """Whether it seems to be the panel that fails, and not its dealing with one VM."""
+        return len(self._failing) >= WORKERS
 
     def _settle(self, under_way: _UnderWay) -> None:
         """Keep what became of the calls that were answered, in one commit."""
-        answered = [future for future in under_way if future.done()]
+        answered = [answer for answer in under_way if answer.done()]
         if not answered:
             return
         with self._ledger.transaction() as transaction:
-            for future in answered:
-                self._keep(transaction, under_way[future], future.result())
-        for future in answered:
-            del under_way[future]
+            for answer in answered:
+                self._keep(transaction, under_way[answer], answer.result())
+        for answer in answered:
+            del under_way[answer]
 
     def _keep(self, transaction: Transaction, call: Call, error: PanelError | None) -> None:
         if isinstance(error, Unavailable):
-            self._failures += 1
-            pause = _PAUSES[min(self._failures, len(_PAUSES)) - 1]
-            self._resume = self._clock() + pause
-            transaction.postpone(call, due=self._resume, missed_since=call.missed_since)
-            self._warn("the panel is unavailable, calls wait", call, error)
+            self._unavailable(call, error)
             return
-        self._failures, self._resume = 0, 0.0
-        if error is None:
-            self.made += 1
-            transaction.done(call)
-        elif isinstance(error, Missed):
+        self._failing.clear()
+        self._resume = 0.0
+        if isinstance(error, Missed):
             self._missed(transaction, call, error)
+            return
+        if error is None:
+            transaction.done(call)
+            _solve(transaction, call)
         else:
             self._refused(transaction, call, error)
+        self._troubles.pop(call.key, None)
+        self._turns.again(call.key)
 
-    def _missed(self, transaction: Transaction, call: Call, error: PanelError) -> None:
+    def _unavailable(self, call: Call, error: Unavailable) -> None:
+        now, pause = self._clock(), self._fail(call).pause()
+        self._turns.put_off(call.key, due=now + pause)
+        self._failing.add(call.key)
+        if self._is_away():
+            self._resume = now + pause
+        self._warn("unavailable", "the panel is unavailable, calls wait: func=%s error=%s", call.func, error)
+
+    def _missed(self, transaction: Transaction, call: Call, error: Missed) -> None:
         if call.func != "vm.event":
             if call.func not in self._unknown_functions:
                 self._unknown_functions.add(call.func)
-                log.info("the panel does not know a function, it is not called: func=%s", call.func)
+                log.info(
+                    "the panel does not know a function, or its object: func=%s error=%s", call.func, error
+                )
             transaction.done(call)
+            self._turns.again(call.key)
             return
-        since = call.missed_since if call.missed_since is not None else self._clock()
-        if self._clock() - since < MISSED_SECONDS:
-            transaction.postpone(call, due=self._clock() + _MISSED_PAUSE, missed_since=since)
+        now, trouble = self._clock(), self._fail(call)
+        if trouble.missed_since is None:
+            trouble.missed_since = now
+        # A call that waited behind another one has its own minute: from when it could have been taken.
+        since = call.time if trouble.missed_since < call.time <= now else trouble.missed_since
+        if now - since < self._missed_seconds:
+            self._turns.put_off(call.key, due=now + trouble.pause())
             return
         transaction.park(call, str(error))
-        name = call.fields["name"]
-        text = "the panel does not know this VM: what happens to it is not shown"
-        problems.begin(transaction, "vm_unknown", int(call.fields["hostnode"]), name=name, text=text)
+        text = f"what happens to it is not shown: {error}"
+        problems.begin(transaction, "vm_unknown", None, name=call.fields["name"], text=text)
+        self._turns.again(call.key)
 
     def _refused(self, transaction: Transaction, call: Call, error: PanelError) -> None:
         transaction.park(call, str(error))
-        self._warn("the panel refused a call, it is put aside", call, error)
+        self._warn("refused", "the panel refused a call, it is put aside: func=%s error=%s", call.func, error)
         if call.func == "vm.event":  # a problem about a refused problem would be refused, without end
-            name = call.fields["name"]
-            node = int(call.fields["hostnode"])
-            problems.begin(transaction, "call_refused", node, name=name, text=f"{call.func}: {error}")
+            text = f"{call.func}: {error}"
+            problems.begin(transaction, "call_refused", None, name=call.fields["name"], text=text)
 
-    def _warn(self, phrase: str, call: Call, error: PanelError) -> None:
-        held = self._warnings.admit(phrase, now=self._clock())
+    def _fail(self, call: Call) -> _Trouble:
+        trouble = self._troubles.setdefault(call.key, _Trouble())
+        trouble.tries += 1
+        return trouble
+
+    def _warn(self, kind: str, text: str, *values: object) -> None:
+        held = self._warnings.admit(kind, now=self._clock())
         if held is not None:
-            log.warning("%s: func=%s error=%s held_back=%d", phrase, call.func, error, held)
+            log.warning(f"{text} held_back=%d", *values, held)  # noqa: G004 (`text` is a format of ours)
+
+
+def _solve(transaction: Transaction, call: Call) -> None:
+    """The panel took a VM's event, and so shows it."""
+    if call.func == "vm.event":
+        for problem in ("vm_unknown", "call_refused"):
+            problems.end(transaction, problem, None, name=call.fields["name"])

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Takes what arrived. `refused` counts, by reason, what was not accepted; `accepted`, what was."""
+    """Takes what arrived. `refused` counts, by reason, the messages that were not accepted."""
 
     def __init__(
         self,
@@ -60,7 +60,6 @@ class Intake:
         clock: Callable[[], datetime],
     ) -> None:
         self.refused: Counter[str] = Counter()
-        self.accepted = 0
         self._ledger = ledger
         self._presence = presence
         self._signature = signature
@@ -76,7 +75,6 @@ class Intake:
         with self._ledger.transaction() as transaction:
             for message in messages:
                 self._take(transaction, message)
-        self.accepted += len(messages)
 
     def find_silent(self) -> bool:
         """Raise a problem for each node that is silent now. Whether there is any."""
@@ -97,19 +95,45 @@ class Intake:
 
     def _take(self, transaction: Transaction, message: Message) -> None:
         envelope = message.envelope
-        try:
-            body: Body | None = read(message)
-        except BadBody as error:
-            self._refuse(error)
-            body = None
         if envelope.kind in (Kind.BEGIN, Kind.EVENT, Kind.GAP):
-            _take_record(transaction, message, body)
-        elif isinstance(body, Hello):
+            self._take_record(transaction, message)
+            return
+        body = self._read(message)
+        if isinstance(body, Hello):
             _follow(transaction, envelope, sequence.greet(transaction.position(envelope.node), envelope))
         elif isinstance(body, KnownSet):
             self._compare(transaction, envelope, body)
         elif isinstance(body, Heartbeat | Statistics):
             self._take_latest(transaction, envelope, body)
+
+    def _read(self, message: Message) -> Body | None:
+        try:
+            return read(message)
+        except BadBody as error:
+            self._refuse(error)
+            return None
+
+    def _take_record(self, transaction: Transaction, message: Message) -> None:
+        """A record of the stream, if it is the next one. Most bodies of those that are not are never read."""
+        envelope = message.envelope
+        begin = self._read(message) if envelope.kind == Kind.BEGIN else None
+        decision = sequence.receive(
+            transaction.position(envelope.node), envelope, begin if isinstance(begin, Begin) else None
+        )
+        _follow(transaction, envelope, decision)
+        if not decision.take:
+            return
+        body = begin if envelope.kind == Kind.BEGIN else self._read(message)
+        if isinstance(body, Event):
+            _apply(transaction, envelope, body)
+        elif isinstance(body, Gap):
+            text = f"{body.count} events were dropped from the outbox: {body.reason}"
+            problems.tell(transaction, "events_lost", envelope.node, text=text)
+        elif body is None:
+            # The stream goes on: a record that a newer node wrote must not hold up those behind it.
+            transaction.keep_unread(message)
+            text = f"record {envelope.seq} of run {envelope.run} cannot be read by this version"
+            problems.tell(transaction, "unreadable_record", envelope.node, text=text)
 
     def _compare(self, transaction: Transaction, envelope: Envelope, known: KnownSet) -> None:
         """Correct what the ledger has of a node by what the node knows, as of one and the same record."""
@@ -162,25 +186,6 @@ class Intake:
             log.warning("message refused: reason=%s count=%d text=%s", error.reason, count, error)
 
 
-def _take_record(transaction: Transaction, message: Message, body: Body | None) -> None:
-    envelope = message.envelope
-    begin = body if isinstance(body, Begin) else None
-    decision = sequence.receive(transaction.position(envelope.node), envelope, begin)
-    _follow(transaction, envelope, decision)
-    if not decision.take:
-        return
-    if isinstance(body, Event):
-        _apply(transaction, envelope, body)
-    elif isinstance(body, Gap):
-        text = f"{body.count} events were dropped from the outbox: {body.reason}"
-        problems.tell(transaction, "events_lost", envelope.node, text=text)
-    elif body is None:
-        # The stream goes on: a record that a newer node wrote must not hold up those behind it.
-        transaction.keep_unread(message)
-        text = f"record {envelope.seq} of run {envelope.run} cannot be read by this version"
-        problems.tell(transaction, "unreadable_record", envelope.node, text=text)
-
-
 def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) -> None:
     if decision.position is not None:
         transaction.keep_position(envelope.node, decision.position)
@@ -192,8 +197,9 @@ def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) ->
 
 def _apply(transaction: Transaction, envelope: Envelope, event: Event) -> None:
     """One VM's event: its copies, and the call that tells the panel."""
-    copies = cluster.apply(transaction.copies(event.uuid), envelope.node, event.type, event.subtype)
-    transaction.keep_copies(event.uuid, event.name, copies)
+    before = transaction.copies(event.uuid)
+    copies = cluster.apply(before, envelope.node, event.type, event.subtype)
+    transaction.keep_copies(event.uuid, event.name, before, copies)
     fields = calls.event_fields(
         hostnode=envelope.node,
         name=event.name,

@@ -7,6 +7,7 @@ batch of messages changes is one transaction, so that a kill at any moment leave
 
 from __future__ import annotations
 
+import itertools
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,14 +45,10 @@ CREATE TABLE unread (
     node INTEGER NOT NULL, run TEXT NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (node, run, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE lane (
-    key TEXT PRIMARY KEY, due REAL NOT NULL, missed_since REAL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX lane_due ON lane (due);
 CREATE TABLE call (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
-) STRICT;
-CREATE INDEX call_key ON call (key, id);
+    key TEXT NOT NULL, id INTEGER NOT NULL, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL,
+    PRIMARY KEY (key, id)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE parked (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL, reason TEXT NOT NULL
 ) STRICT"""
@@ -61,32 +58,50 @@ CREATE TABLE parked (
 class Call:
     """A call to the panel that waits: calls of one `key` (a VM, a node's statistics) are made in order."""
 
-    id: int
     key: str
+    id: int
+    """Growing, and no other call's while the process lives: a call may be dropped while it is being made."""
+    time: float
+    """When it was enqueued (monotonic seconds, by the clock of the process that did)."""
     func: str
     fields: dict[str, str]
-    missed_since: float | None
-    """When the panel first said `missed` to it (monotonic seconds)."""
 
 
 class Transaction:
     """What can be changed, within one commit."""
 
-    def __init__(self, sql: sqlite3.Connection, *, now: float) -> None:
+    def __init__(self, sql: sqlite3.Connection, *, ids: Iterator[int], now: float) -> None:
+        """`ids` gives each call its own."""
+        self.enqueued: set[str] = set()
+        """The keys of new calls."""
         self._sql = sql
+        self._ids = ids
         self._now = now
+        self._positions: dict[int, Position | None] = {}
+        self._moved: set[int] = set()
 
     def position(self, node: int) -> Position | None:
         """How far the node's stream has been taken."""
-        row = self._sql.execute("SELECT run, seq, ended FROM node WHERE id = ?", (node,)).fetchone()
-        return Position(run=Run(row[0]), seq=row[1], ended=json.loads(row[2])) if row else None
+        if node not in self._positions:
+            row = self._sql.execute("SELECT run, seq, ended FROM node WHERE id = ?", (node,)).fetchone()
+            position = Position(run=Run(row[0]), seq=row[1], ended=json.loads(row[2])) if row else None
+            self._positions[node] = position
+        return self._positions[node]
 
     def keep_position(self, node: int, position: Position) -> None:
-        """The node's stream has been taken that far."""
-        self._sql.execute(
-            "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?)",
-            (node, position.run, position.seq, json.dumps(position.ended)),
-        )
+        """The node's stream has been taken that far: `finish` writes it, once, however many records took it there."""
+        if position != self.position(node):
+            self._positions[node] = position
+            self._moved.add(node)
+
+    def finish(self) -> None:
+        """Write what was left for the end."""
+        rows = [
+            (node, position.run, position.seq, json.dumps(position.ended))
+            for node in self._moved
+            if (position := self._positions[node])
+        ]
+        self._sql.executemany("INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?)", rows)
 
     def goes_forward(self, node: int, run: Run, counter: int) -> bool:
         """Whether a heartbeat or statistics is newer than the last; if so it now is the last."""
@@ -106,11 +121,15 @@ class Transaction:
             for node, state, place, balance in self._sql.execute(query, (uuid,))
         }
 
-    def keep_copies(self, uuid: str, name: str, copies: Mapping[int, Copy]) -> None:
-        """These are the VM's copies now, and this is its name."""
-        self._sql.execute("DELETE FROM vm WHERE uuid = ?", (uuid,))
+    def keep_copies(
+        self, uuid: str, name: str, before: Mapping[int, Copy], copies: Mapping[int, Copy]
+    ) -> None:
+        """These are the VM's copies now, where `before` were kept, and this is its name."""
+        gone = [(uuid, node) for node in before.keys() - copies.keys()]
+        self._sql.executemany("DELETE FROM vm WHERE uuid = ? AND node = ?", gone)
         self._sql.executemany(
-            "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET name = excluded.name, state = excluded.state, place = excluded.place, balance = excluded.balance",
             [(uuid, node, name, copy.state, copy.order, copy.balance) for node, copy in copies.items()],
         )
 
@@ -137,10 +156,11 @@ class Transaction:
 
     def enqueue(self, key: str, func: str, fields: Mapping[str, str]) -> None:
         """Have a call made, after those that wait with the same key."""
-        self._sql.execute("INSERT OR IGNORE INTO lane VALUES (?, ?, NULL)", (key, self._now))
         self._sql.execute(
-            "INSERT INTO call (key, func, fields) VALUES (?, ?, ?)", (key, func, json.dumps(fields))
+            "INSERT INTO call VALUES (?, ?, ?, ?, ?)",
+            (key, next(self._ids), self._now, func, json.dumps(fields)),
         )
+        self.enqueued.add(key)
 
     def drop_waiting(self, key: str) -> None:
         """Forget the calls that wait with this key: a newer one says it all."""
@@ -148,19 +168,7 @@ class Transaction:
 
     def done(self, call: Call) -> None:
         """The call has been made."""
-        self._sql.execute("DELETE FROM call WHERE id = ?", (call.id,))
-        if self._sql.execute("SELECT 1 FROM call WHERE key = ? LIMIT 1", (call.key,)).fetchone():
-            self._sql.execute(
-                "UPDATE lane SET due = ?, missed_since = NULL WHERE key = ?", (self._now, call.key)
-            )
-        else:
-            self._sql.execute("DELETE FROM lane WHERE key = ?", (call.key,))
-
-    def postpone(self, call: Call, *, due: float, missed_since: float | None) -> None:
-        """Make the call again, at `due` (monotonic seconds)."""
-        self._sql.execute(
-            "UPDATE lane SET due = ?, missed_since = ? WHERE key = ?", (due, missed_since, call.key)
-        )
+        self._sql.execute("DELETE FROM call WHERE key = ? AND id = ?", (call.key, call.id))
 
     def park(self, call: Call, reason: str) -> None:
         """Put the call aside for good: it is never made later, for newer ones have told more."""
@@ -175,49 +183,45 @@ class Ledger:
     """The master's state in one SQLite file."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
-        """`clock` gives monotonic seconds. What an earlier clock said is forgotten: every call is due."""
+        """`clock` gives monotonic seconds."""
         self._clock = clock
         self._database = Database(path, schema=_SCHEMA, version=_VERSION)
-        with self._database.transaction() as sql:
-            sql.execute("UPDATE lane SET due = ?, missed_since = NULL", (clock(),))
+        with self._database.reading() as sql:
+            (last,) = sql.execute("SELECT max(id) FROM call").fetchone()
+            self._new = {key for (key,) in sql.execute("SELECT DISTINCT key FROM call")}
+        self._ids = itertools.count(1 + (last or 0))
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """All of it is kept, durably, or none. Raises StorageError."""
         with self._database.transaction() as sql:
-            yield Transaction(sql, now=self._clock())
+            transaction = Transaction(sql, ids=self._ids, now=self._clock())
+            yield transaction
+            transaction.finish()
+        self._new |= transaction.enqueued
+
+    def take_new(self) -> set[str]:
+        """The keys that calls were enqueued with since this was last asked; the first time, all that wait."""
+        new, self._new = self._new, set()
+        return new
 
     def nodes(self) -> list[int]:
         """The nodes that were ever heard of."""
         with self._database.reading() as sql:
             return [node for (node,) in sql.execute("SELECT id FROM node ORDER BY id")]
 
-    def due(self, *, limit: int) -> list[Call]:
-        """The first call of each key whose time has come, the longest due first."""
-        query = (
-            "SELECT call.id, call.key, func, fields, missed_since FROM lane JOIN call ON call.id ="
-            " (SELECT min(id) FROM call WHERE call.key = lane.key) WHERE due <= ? ORDER BY due LIMIT ?"
-        )
+    def first(self, key: str) -> Call | None:
+        """The call that is the next of its key."""
+        query = "SELECT key, id, time, func, fields FROM call WHERE key = ? ORDER BY id LIMIT 1"
         with self._database.reading() as sql:
-            return [_call(row) for row in sql.execute(query, (self._clock(), limit))]
-
-    def next_due(self) -> float | None:
-        """When the first waiting call is due; None when none waits."""
-        with self._database.reading() as sql:
-            (due,) = sql.execute("SELECT min(due) FROM lane").fetchone()
-        return float(due) if due is not None else None
-
-    def waiting(self) -> int:
-        """How many calls wait."""
-        with self._database.reading() as sql:
-            (count,) = sql.execute("SELECT count(*) FROM call").fetchone()
-        return int(count)
+            row = sql.execute(query, (key,)).fetchone()
+        return _call(row) if row else None
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
 
-def _call(row: tuple[int, str, str, str, float | None]) -> Call:
-    identifier, key, func, fields, missed_since = row
-    return Call(id=identifier, key=key, func=func, fields=json.loads(fields), missed_since=missed_since)
+def _call(row: tuple[str, int, float, str, str]) -> Call:
+    key, identifier, time, func, fields = row
+    return Call(key=key, id=identifier, time=time, func=func, fields=json.loads(fields))

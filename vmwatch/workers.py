@@ -31,11 +31,10 @@ class Workers:
     """A fixed number of threads. What a call came to: None, or the error that the panel answered with."""
 
     def __init__(self, count: int, *, open_panel: Callable[[], Panel]) -> None:
-        """`open_panel` opens one session with the panel, in the thread that uses it."""
-        self._open_panel = open_panel
+        """`open_panel` opens one session with the panel, for one thread."""
         self._calls: queue.SimpleQueue[tuple[Call, Outcome] | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, name=f"panel-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(open_panel(),), name=f"panel-{number}", daemon=True)
             for number in range(count)
         ]
         for thread in self._threads:
@@ -52,8 +51,7 @@ class Workers:
         for _ in self._threads:
             self._calls.put(None)
 
-    def _work(self) -> None:
-        panel = self._open_panel()
+    def _work(self, panel: Panel) -> None:
         while (task := self._calls.get()) is not None:
             call, outcome = task
             if outcome.set_running_or_notify_cancel():
