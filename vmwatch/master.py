@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 async def watch(settings: MasterSettings, life: Life) -> int:
     """The master service, until it is asked to stop. Raises StorageError, ConfigError."""
     keys = derive_keys(settings.secret)
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(settings.state_dir / "ledger.db", clock=time.monotonic)
     intake = Intake(ledger, Presence(), signature=keys.signature, monotonic=time.monotonic, clock=_now)
     delivery = Delivery(ledger, open_panel=_panels(settings), clock=time.monotonic)
@@ -63,25 +62,41 @@ async def watch(settings: MasterSettings, life: Life) -> int:
 async def _receive(pull: Pull, listen: Callable[[], Pull], intake: Intake, delivery: Delivery) -> Never:
     """Take what arrives. While it cannot be kept the socket is closed, so that the nodes keep it."""
     while True:
-        watching = asyncio.create_task(pull.watch())
         try:
-            while True:
-                intake.accept(await pull.receive())
-                delivery.wake()
+            await _accept(pull, intake, delivery)
         except StorageError as error:
             log.error("cannot keep what arrives, the nodes keep it: %s", error)  # noqa: TRY400 (expected)
-        finally:
-            watching.cancel()
-            pull.close()
+        pull = await _listen_again(listen)
+
+
+async def _accept(pull: Pull, intake: Intake, delivery: Delivery) -> Never:
+    watching = asyncio.create_task(pull.watch())
+    try:
+        while True:
+            intake.accept(await pull.receive())
+            delivery.wake()
+    finally:
+        watching.cancel()
+        pull.close()
+
+
+async def _listen_again(listen: Callable[[], Pull]) -> Pull:
+    while True:
         await asyncio.sleep(_STORAGE_RETRY_SECONDS)
-        pull = listen()
+        try:
+            return listen()
+        except StorageError as error:
+            log.error("%s", error)  # noqa: TRY400 (expected)
 
 
 async def _look_for_silence(intake: Intake, delivery: Delivery) -> Never:
     while True:
         await asyncio.sleep(_SILENCE_CHECK_SECONDS)
-        if intake.find_silent():
-            delivery.wake()
+        try:
+            if intake.find_silent():
+                delivery.wake()
+        except StorageError as error:
+            log.error("cannot keep that a node is silent: %s", error)  # noqa: TRY400 (expected)
 
 
 def _panels(settings: MasterSettings) -> Callable[[], Panel]:

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Never
+from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch import __version__, config, link, messages
 from vmwatch.errors import HypervisorLost
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 async def watch(settings: NodeSettings, life: Life) -> int:
     """The node service, from its first connection to its end. Raises HypervisorLost, StorageError."""
     keys = derive_keys(settings.secret)
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
     outbox = Outbox(settings.state_dir / "outbox.db", now=_now(), random=secrets.randbits(64), boot=boot_id())
     stream = Stream(
         outbox,
@@ -52,76 +51,64 @@ async def watch(settings: NodeSettings, life: Life) -> int:
         clock=_now,
     )
     recorder = Recorder(outbox, on_kept=stream.wake, clock=_now)
+    listening = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
-            background = [
+            work = [
                 tasks.create_task(_speak(stream, settings.connect, keys)),
                 tasks.create_task(_beat(stream, recorder, settings.heartbeat_interval)),
+                tasks.create_task(_collect(stream, settings, listening)),
                 tasks.create_task(recorder.run()),
+                tasks.create_task(_follow_libvirt(settings, life, stream, recorder, listening)),
             ]
-            try:
-                await _follow_libvirt(settings, life, stream, recorder)
-            finally:
-                await _say_farewell(stream)
-                for task in background:
-                    task.cancel()
+            await life.stop.wait()
+            for task in work:
+                task.cancel()
     finally:
         link.flush()
         outbox.close()
     return 0
 
 
-async def _follow_libvirt(settings: NodeSettings, life: Life, stream: Stream, recorder: Recorder) -> None:
-    """Connect, find what was missed, listen. Returns when asked to stop; HypervisorLost when libvirt is gone."""
-    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    hypervisor = await _connect(settings.libvirt_uri, life, stream, recorder, lost)
-    if hypervisor is None:
-        return
+async def _follow_libvirt(
+    settings: NodeSettings, life: Life, stream: Stream, recorder: Recorder, listening: asyncio.Event
+) -> Never:
+    """Connect, find what was missed, listen until libvirt is gone. Raises HypervisorLost, the master being told."""
     try:
-        stream.libvirt = LibvirtState.CONNECTED
-        await recorder.compare(hypervisor)
-        stream.beat()
-        life.ready()
-        async with asyncio.TaskGroup() as tasks:
-            collecting = tasks.create_task(_collect(stream, settings))
-            reason = await _first(life, lost)
-            collecting.cancel()
-        recorder.keep()
-        recorder.confirm()
-    finally:
-        await hypervisor.close()
-    if reason is not None:
-        raise HypervisorLost(f"libvirt at {settings.libvirt_uri} is gone: {reason}")
+        hypervisor, lost = await _connect(settings.libvirt_uri, life, stream, recorder)
+        try:
+            await recorder.compare(hypervisor)
+            stream.libvirt = LibvirtState.CONNECTED
+            stream.beat()
+            listening.set()
+            life.ready()
+            raise HypervisorLost(f"libvirt at {settings.libvirt_uri} is gone: {await lost}")
+        finally:
+            await hypervisor.close()
+            recorder.keep()
+    except HypervisorLost:
+        await _say_farewell(stream)
+        raise
 
 
 async def _connect(
-    uri: str, life: Life, stream: Stream, recorder: Recorder, lost: asyncio.Future[str]
-) -> Hypervisor | None:
-    """The connection; with --wait, as soon as it can be had, or None when asked to stop before."""
+    uri: str, life: Life, stream: Stream, recorder: Recorder
+) -> tuple[Hypervisor, asyncio.Future[str]]:
+    """The connection, with --wait as soon as it can be had, and the reason of its loss to come."""
     waiting = False
-    while not life.stop.is_set():
+    while True:
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         try:
-            return await Hypervisor.connect(uri, on_event=recorder.hear, on_lost=lost.set_result)
+            return await Hypervisor.connect(uri, on_event=recorder.hear, on_lost=lost.set_result), lost
         except HypervisorLost as error:
-            stream.libvirt = LibvirtState.LOST
-            stream.beat()
             if _WAIT.name not in life.flags:
                 raise
             if not waiting:
                 log.warning("waiting for libvirt: %s", error)
+                stream.libvirt = LibvirtState.LOST
+                stream.beat()
             waiting = True
-        with suppress(TimeoutError):
-            await asyncio.wait_for(life.stop.wait(), _LIBVIRT_RETRY_SECONDS)
-    return None
-
-
-async def _first(life: Life, lost: asyncio.Future[str]) -> str | None:
-    """Wait for the stop (None), or for the loss of libvirt (its reason)."""
-    stop = asyncio.create_task(life.stop.wait())
-    stop_or_loss: set[asyncio.Future[Any]] = {stop, lost}
-    await asyncio.wait(stop_or_loss, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    return lost.result() if lost.done() else None
+        await asyncio.sleep(_LIBVIRT_RETRY_SECONDS)
 
 
 async def _speak(stream: Stream, endpoint: Endpoint, keys: Keys) -> Never:
@@ -167,9 +154,10 @@ async def _beat(stream: Stream, recorder: Recorder, seconds: float) -> Never:
         await asyncio.sleep(seconds)
 
 
-async def _collect(stream: Stream, settings: NodeSettings) -> Never:
-    """Offer the statistics of all VMs, now and every interval."""
+async def _collect(stream: Stream, settings: NodeSettings, listening: asyncio.Event) -> Never:
+    """Offer the statistics of all VMs, as soon as libvirt is there and every interval."""
     statistics = Statistics(settings.libvirt_uri)
+    await listening.wait()
     while True:
         domains = await statistics.read()
         if domains is not None:
@@ -178,13 +166,12 @@ async def _collect(stream: Stream, settings: NodeSettings) -> Never:
 
 
 async def _say_farewell(stream: Stream) -> None:
-    """Before the end: what the master does not know yet, within a moment. The outbox keeps the rest."""
-    if stream.libvirt is LibvirtState.CONNECTED and not sys.exc_info()[0]:
-        return
+    """Tell the master that libvirt is gone, if that can be done within a moment. The outbox keeps the rest."""
     stream.libvirt = LibvirtState.LOST
     stream.beat()
     with suppress(TimeoutError):
-        await asyncio.wait_for(stream.idle.wait(), _FAREWELL_SECONDS)
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            await stream.idle.wait()
 
 
 def _now() -> datetime:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from vmwatch.hypervisor import KEEPALIVE_COUNT, KEEPALIVE_SECONDS
 from vmwatch.messages import Event, Source
 from vmwatch.snapshot import differences
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from vmwatch.snapshot import Finding
 
 _REREAD_SECONDS: Final = 0.2  # between two readings of the list, while events keep coming
+_NOTICED: Final = timedelta(seconds=KEEPALIVE_SECONDS * (KEEPALIVE_COUNT + 1))
+"""How long libvirtd may have been gone until that is noticed."""
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +60,14 @@ class Recorder:
     async def compare(self, hypervisor: Hypervisor) -> None:
         """Find what no event told, and keep it. VMs that change meanwhile are read again."""
         settled: set[str] = set()  # compared, or told of by events that came after the comparison
-        host_restarted = self._outbox.host_restarted
+        since = self._since()
         while True:
             self._touched.clear()
             domains = await hypervisor.list_domains()
             self.keep()
             now = self._clock()
             findings = differences(
-                self._outbox.known,
-                domains,
-                skip=self._touched | settled,
-                now=now,
-                since=self._outbox.confirmed,
-                host_restarted=host_restarted,
+                self._outbox.known, domains, skip=self._touched | settled, now=now, since=since
             )
             if findings:
                 log.info("found what no event told: changes=%d", len(findings))
@@ -80,8 +79,20 @@ class Recorder:
         self._outbox.confirm(now)
 
     def confirm(self) -> None:
-        """Say that all was heard until now: libvirt is connected."""
-        self._outbox.confirm(self._clock())
+        """Keep how long nothing was missed: libvirt is connected, as far as one can know.
+
+        A libvirtd that died or froze is noticed late, and what its guests did meanwhile was not heard.
+        """
+        now = self._clock()
+        heard = now - _NOTICED
+        confirmed = self._outbox.confirmed
+        if confirmed is None or not heard <= confirmed <= now:  # beyond now: the clock was set back
+            self._outbox.confirm(heard)
+
+    def _since(self) -> datetime | None:
+        """The earliest moment of what no event told; None: not known, for the clock was set back."""
+        confirmed = self._outbox.confirmed
+        return confirmed if confirmed and confirmed <= self._clock() else None
 
     def _append(self, events: list[Event]) -> None:
         self._outbox.append(events)
