@@ -25,6 +25,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# The laboratory's fixtures are every test's.
+from tests.lab.fixtures import accelerator, cluster, driver_host, host, hosts, image  # noqa: F401
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tests.lab.host import Host
     from vmwatch.snapshot import Event
 
-pytest_plugins = ["tests.lab.fixtures"]
 pytestmark = pytest.mark.needs("libvirtd", "unshare", "virsh")
 
 DEADLINE = 20.0
