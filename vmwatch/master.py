@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch import config
 from vmwatch.delivery import Delivery
-from vmwatch.errors import StorageError, Unavailable
+from vmwatch.errors import StorageError, Unavailable, VmwatchError
 from vmwatch.intake import WARNING_SECONDS, Intake
 from vmwatch.ledger import Ledger
 from vmwatch.link import Pull
@@ -85,7 +85,7 @@ async def _listen_again(listen: Callable[[], Pull]) -> Pull:
         await asyncio.sleep(_STORAGE_RETRY_SECONDS)
         try:
             return listen()
-        except StorageError as error:
+        except VmwatchError as error:
             log.error("%s", error)  # noqa: TRY400 (expected)
 
 

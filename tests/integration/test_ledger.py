@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The master's durable state, on a real file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.waiting import wait_for
+from vmwatch.cluster import Copy
+from vmwatch.errors import StorageError
+from vmwatch.events import CopyState
+from vmwatch.ledger import Ledger
+from vmwatch.protocol import Run
+from vmwatch.sequence import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vmwatch.ledger import Call
+
+RUN = Run("0" * 31 + "1")
+NEXT = Run("0" * 31 + "2")
+
+
+@contextmanager
+def opened(folder: Path, *, now: float = 0.0) -> Iterator[Ledger]:
+    with closing(Ledger(folder / "ledger.db", clock=lambda: now)) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with opened(tmp_path) as ledger:
+        yield ledger
+
+
+def enqueue(ledger: Ledger, key: str, *values: str) -> None:
+    with ledger.transaction() as transaction:
+        for value in values:
+            transaction.enqueue(key, "vm.event", {"value": value})
+
+
+def first(ledger: Ledger, key: str) -> Call:
+    call = ledger.first(key)
+    assert call is not None
+    return call
+
+
+def drain(ledger: Ledger, key: str) -> list[str]:
+    values = []
+    while call := ledger.first(key):
+        values.append(call.fields["value"])
+        with ledger.transaction() as transaction:
+            transaction.done(call)
+    return values
+
+
+def test_calls_of_one_key_come_in_the_order_of_their_coming(ledger: Ledger) -> None:
+    enqueue(ledger, "vm a", "1", "2")
+    enqueue(ledger, "vm b", "10")
+    enqueue(ledger, "vm a", "3")
+    assert drain(ledger, "vm a") == ["1", "2", "3"]
+    assert drain(ledger, "vm b") == ["10"]
+
+
+def test_who_has_new_calls_is_told_once(ledger: Ledger, tmp_path: Path) -> None:
+    enqueue(ledger, "vm a", "1")
+    enqueue(ledger, "vm b", "1")
+    assert ledger.take_new() == {"vm a", "vm b"}
+    assert ledger.take_new() == set()
+    enqueue(ledger, "vm b", "2")
+    assert ledger.take_new() == {"vm b"}
+    drain(ledger, "vm a")
+    with opened(tmp_path) as again:
+        assert again.take_new() == {"vm b"}
+
+
+def test_order_survives_a_restart(tmp_path: Path) -> None:
+    with opened(tmp_path) as ledger:
+        enqueue(ledger, "vm a", "1", "2")
+    with opened(tmp_path) as ledger:
+        enqueue(ledger, "vm a", "3")
+        assert drain(ledger, "vm a") == ["1", "2", "3"]
+
+
+def test_a_call_that_is_dropped_while_it_is_made_takes_nobody_with_it(ledger: Ledger) -> None:
+    enqueue(ledger, "statistics 1", "old")
+    under_way = first(ledger, "statistics 1")
+    with ledger.transaction() as transaction:
+        transaction.drop_waiting("statistics 1")
+        transaction.enqueue("statistics 1", "vmwatch.statistics", {"value": "new"})
+    with ledger.transaction() as transaction:
+        transaction.done(under_way)
+    assert drain(ledger, "statistics 1") == ["new"]
+
+
+def test_what_is_put_aside_no_longer_waits(ledger: Ledger) -> None:
+    enqueue(ledger, "vm a", "1", "2")
+    with ledger.transaction() as transaction:
+        transaction.park(first(ledger, "vm a"), "the panel said no")
+    assert drain(ledger, "vm a") == ["2"]
+
+
+def test_a_position_is_what_the_last_record_made_it(ledger: Ledger, tmp_path: Path) -> None:
+    with ledger.transaction() as transaction:
+        assert transaction.position(3) is None
+        for seq in range(5):
+            transaction.keep_position(3, Position(run=RUN, seq=seq))
+            assert transaction.position(3) == Position(run=RUN, seq=seq)
+        transaction.keep_position(4, Position(run=NEXT, seq=0, ended={RUN: 7}))
+    ledger.close()
+    with opened(tmp_path) as again:
+        assert again.nodes() == [3, 4]
+        with again.transaction() as transaction:
+            assert transaction.position(3) == Position(run=RUN, seq=4)
+            assert transaction.position(4) == Position(run=NEXT, seq=0, ended={RUN: 7})
+
+
+def test_what_is_not_numbered_goes_forward_only(ledger: Ledger) -> None:
+    with ledger.transaction() as transaction:
+        steps = [(RUN, 5), (RUN, 5), (RUN, 4), (RUN, 6), (NEXT, 0), (RUN, 7), (NEXT, 1)]
+        forward = [transaction.goes_forward(1, run, counter) for run, counter in steps]
+        assert forward == [True, False, False, True, True, False, True]
+        assert transaction.goes_forward(2, RUN, 0)
+
+
+def test_copies_are_those_that_were_kept_last(ledger: Ledger) -> None:
+    running, stopped = Copy(state=CopyState.RUNNING, order=2), Copy(state=CopyState.STOPPED, order=1)
+    with ledger.transaction() as transaction:
+        transaction.keep_copies("u", "web", {}, {1: running, 2: stopped})
+        assert transaction.copies("u") == {1: running, 2: stopped}
+        transaction.keep_copies("u", "www", transaction.copies("u"), {2: running})
+        assert transaction.copies("u") == {2: running}
+        assert transaction.vms_on(1) == {}
+        assert transaction.vms_on(2) == {"u": ("www", CopyState.RUNNING)}
+        transaction.keep_copies("u", "www", transaction.copies("u"), {})
+        assert transaction.vms_on(2) == {}
+
+
+def test_a_problem_is_raised_once_and_solved_once(ledger: Ledger) -> None:
+    with ledger.transaction() as transaction:
+        assert [transaction.raise_problem("p") for _ in range(3)] == [True, False, False]
+        assert [transaction.solve_problem("p") for _ in range(3)] == [True, False, False]
+        assert transaction.raise_problem("p")
+
+
+def test_a_batch_that_cannot_be_kept_leaves_nothing(ledger: Ledger) -> None:
+    enqueue(ledger, "vm a", "1")
+    ledger.take_new()
+    with ledger._database.reading() as sql:
+        (pages,) = sql.execute("PRAGMA page_count").fetchone()
+        sql.execute(f"PRAGMA max_page_count={pages}")  # as a full disk: SQLITE_FULL
+
+    def take() -> None:
+        with ledger.transaction() as transaction:
+            transaction.keep_position(1, Position(run=RUN, seq=9))
+            transaction.enqueue("vm b", "vm.event", {"value": "x" * 100_000})
+
+    with pytest.raises(StorageError, match=r"ledger\.db: database or disk is full"):
+        take()
+    with ledger.transaction() as transaction:
+        assert transaction.position(1) is None
+    assert ledger.take_new() == set()
+    with ledger._database.reading() as sql:
+        sql.execute("PRAGMA max_page_count=100000")
+    take()
+    assert ledger.take_new() == {"vm b"}
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from vmwatch.ledger import Ledger
+from vmwatch.protocol import Run
+from vmwatch.sequence import Position
+ledger = Ledger(Path(sys.argv[1]), clock=lambda: 0.0)
+seq = 0
+while True:
+    seq += 1
+    with ledger.transaction() as transaction:
+        transaction.keep_position(1, Position(run=Run(sys.argv[2]), seq=seq))
+        transaction.enqueue("vm a", "vm.event", {"value": str(seq)})
+    print(seq, flush=True)
+"""
+
+
+def kill_while_it_writes(process: subprocess.Popen[bytes], said: Path) -> None:
+    wait_for(lambda: said.stat().st_size > 20, seconds=20, what="writing")
+    process.kill()
+    process.wait()
+
+
+def test_position_and_calls_are_kept_together_though_the_process_is_killed(tmp_path: Path) -> None:
+    for life in range(6):
+        run = Run(f"{life + 1:032x}")
+        said = tmp_path / f"said-{life}"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(tmp_path / "ledger.db"), run], stdout=output
+            )
+        kill_while_it_writes(process, said)
+        last = int(said.read_text().rstrip("\n").split("\n")[-1])
+        with opened(tmp_path) as ledger:
+            with ledger.transaction() as transaction:
+                position = transaction.position(1)
+            assert position is not None
+            assert position.run == run
+            assert position.seq - last in (0, 1)
+            assert drain(ledger, "vm a") == [str(seq) for seq in range(1, position.seq + 1)]

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's durable queue, on a real file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.waiting import wait_for
+from vmwatch.errors import StorageError
+from vmwatch.events import CopyState
+from vmwatch.messages import Begin, Event, Source
+from vmwatch.outbox import WINDOW_BYTES, WINDOW_MESSAGES, Outbox
+from vmwatch.protocol import OVERHEAD, Kind
+from vmwatch.snapshot import Known
+from vmwatch.strict import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+STARTED = Event(
+    uuid="u1",
+    name="web",
+    type="started",
+    subtype="booted",
+    time=NOW,
+    cause=None,
+    source=Source.EVENT,
+    since=None,
+    domain_id=1,
+)
+STOPPED = replace(STARTED, type="stopped", subtype="shutdown", cause="guest-shutdown", domain_id=None)
+UNDEFINED = replace(STOPPED, type="undefined", subtype="removed", cause=None)
+
+
+@contextmanager
+def opened(folder: Path, *, now: datetime = NOW, boot: str = "boot-1", random: int = 1) -> Iterator[Outbox]:
+    outbox = Outbox(folder / "state/outbox.db", now=now, random=random, boot=boot)
+    with closing(outbox):
+        yield outbox
+
+
+def told(outbox: Outbox) -> list[tuple[int, Kind]]:
+    return [(record.seq, record.kind) for record in outbox.read(after=0, limit=9999)]
+
+
+def begins(outbox: Outbox) -> list[Begin]:
+    records = outbox.read(after=0, limit=9999)
+    return [decode(Begin, record.body) for record in records if record.kind is Kind.BEGIN]
+
+
+def test_events_are_kept_in_order_with_what_they_make_known(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED])
+        assert outbox.known == {"u1": Known(name="web", state=CopyState.RUNNING, domain_id=1)}
+        outbox.append([STOPPED, UNDEFINED, replace(STARTED, uuid="u2", name="db")])
+        assert outbox.top == 4
+        known = outbox.known
+        assert known == {"u2": Known(name="db", state=CopyState.RUNNING, domain_id=1)}
+    with opened(tmp_path) as outbox:
+        assert outbox.known == known
+        records = outbox.read(after=1, limit=4)
+        assert [decode(Event, record.body).type for record in records] == [
+            "started",
+            "stopped",
+            "undefined",
+            "started",
+        ]
+        numbers = [(0, Kind.BEGIN), *((seq, Kind.EVENT) for seq in (1, 2, 3, 4)), (0, Kind.BEGIN)]
+        assert told(outbox) == numbers
+
+
+def test_one_batch_may_make_and_unmake_a_domain(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED, STOPPED, UNDEFINED])
+        assert outbox.known == {}
+    with opened(tmp_path) as outbox:
+        assert outbox.known == {}
+
+
+def test_each_run_says_which_one_it_follows_and_is_greater_though_the_clock_is_set_back(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path) as outbox:
+        assert begins(outbox) == [Begin(previous=None, last=None, time=NOW)]
+        outbox.append([STARTED, STOPPED])
+        first = outbox.run
+    yesterday = NOW - timedelta(days=1)
+    with opened(tmp_path, now=yesterday) as outbox:
+        assert outbox.run > first
+        assert outbox.top == 0
+        assert begins(outbox)[-1] == Begin(previous=first, last=2, time=yesterday)
+        second = outbox.run
+    with opened(tmp_path, now=yesterday) as outbox:
+        assert begins(outbox)[-1] == Begin(previous=second, last=0, time=yesterday)
+
+
+def test_the_last_record_of_a_run_is_known_though_all_was_sent_and_forgotten(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED] * 3000)
+        last = outbox.read(after=0, limit=9999)[-1].id
+        outbox.forget(up_to=outbox.window_before(last))
+        assert len(told(outbox)) < 1500
+    with opened(tmp_path) as outbox:
+        assert begins(outbox)[-1].last == 3000
+
+
+def test_a_boot_of_the_host_is_remembered_by_a_start_that_came_to_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED, replace(STOPPED, uuid="u2", name="off")])
+        before = outbox.known["u1"].domain_id
+    with opened(tmp_path, boot="boot-2"):
+        pass  # libvirt was not there yet: it ended before it had compared anything
+    with opened(tmp_path, boot="boot-2") as outbox:
+        assert outbox.known["u1"].state is CopyState.RUNNING
+        assert outbox.known["u1"].domain_id not in (None, before)
+        assert outbox.known["u2"].domain_id is None
+    with opened(tmp_path, boot="boot-2") as outbox:
+        outbox.append([STARTED])
+    with opened(tmp_path, boot="boot-2") as outbox:
+        assert outbox.known["u1"].domain_id == before
+
+
+def test_when_the_known_set_was_right_is_kept(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        assert outbox.confirmed is None
+        outbox.confirm(NOW + timedelta(microseconds=7))
+    with opened(tmp_path) as outbox:
+        assert outbox.confirmed == NOW + timedelta(microseconds=7)
+
+
+@pytest.mark.parametrize("name_size", [3, 200, 60_000])
+def test_the_window_holds_all_that_may_be_under_way_and_little_more(tmp_path: Path, name_size: int) -> None:
+    event = replace(STARTED, name="x" * name_size)
+    with opened(tmp_path) as outbox:
+        outbox.append([event] * 1500)
+        records = outbox.read(after=0, limit=9999)
+        before = outbox.window_before(records[-1].id)
+        window = [len(record.body) + OVERHEAD for record in records if record.id > before]
+        assert len(window) > WINDOW_MESSAGES
+        assert sum(window[:-WINDOW_MESSAGES]) >= WINDOW_BYTES
+        assert sum(window[1:-WINDOW_MESSAGES]) < WINDOW_BYTES
+        assert outbox.window_before(records[9].id) == 0
+
+
+def test_a_new_process_sends_again_all_that_is_kept(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED] * 2000)
+    with opened(tmp_path) as outbox:
+        assert outbox.window_before(0) == 0
+        assert len(told(outbox)) == 2002
+
+
+def test_what_is_read_is_what_follows(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED] * 10)
+        first = outbox.read(after=0, limit=4)
+        rest = outbox.read(after=first[-1].id, limit=100)
+        assert [record.seq for record in first + rest] == list(range(11))
+        assert outbox.read(after=rest[-1].id, limit=1) == []
+
+
+# --- files that are not as they should be ---
+
+
+def refusal(make: Callable[[], object]) -> str:
+    with pytest.raises(StorageError) as caught:
+        make()
+    return str(caught.value)
+
+
+def test_its_files_are_nobody_elses_business(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        with opened(tmp_path) as outbox:
+            outbox.append([STARTED])
+            files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "state").iterdir()}
+    finally:
+        os.umask(mask)
+    assert files == {"outbox.db": 0o600, "outbox.db-wal": 0o600, "outbox.db-shm": 0o600}
+
+
+def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / "state/outbox.db")) as sql:
+        sql.execute("PRAGMA user_version=99")
+    text = refusal(lambda: opened(tmp_path).__enter__())
+    assert text == f"{tmp_path}/state/outbox.db: written by another version of vmwatch (schema 99)"
+
+
+def test_a_file_that_is_no_database_is_refused_by_name_and_left(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    file = tmp_path / "state/outbox.db"
+    file.write_bytes(b"not a database " * 1000)
+    assert refusal(lambda: opened(tmp_path).__enter__()) == f"{file}: file is not a database"
+    assert file.read_bytes().startswith(b"not a database")
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    assert refusal(lambda: opened(tmp_path).__enter__()) == f"{tmp_path}/state/outbox.db: File exists"
+
+
+def test_what_cannot_be_kept_changes_nothing_and_can_be_kept_later(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED])
+        with closing(sqlite3.connect(tmp_path / "state/outbox.db", isolation_level=None)) as sql:
+            (pages,) = sql.execute("PRAGMA page_count").fetchone()
+        with outbox._database.reading() as own:
+            own.execute(f"PRAGMA max_page_count={pages}")  # as a full disk: SQLITE_FULL
+        text = refusal(lambda: outbox.append([replace(STOPPED, name="x" * 100_000)]))
+        assert text == f"{tmp_path}/state/outbox.db: database or disk is full"
+        assert (outbox.top, outbox.known["u1"].state) == (1, CopyState.RUNNING)
+        with outbox._database.reading() as own:
+            own.execute("PRAGMA max_page_count=100000")
+        outbox.append([STOPPED])
+        assert told(outbox) == [(0, Kind.BEGIN), (1, Kind.EVENT), (2, Kind.EVENT)]
+
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tests.integration.test_outbox import STARTED, STOPPED
+from vmwatch.outbox import Outbox
+outbox = Outbox(Path(sys.argv[1]), now=datetime.now(UTC), random=1, boot="b")
+while True:
+    outbox.append([STARTED])
+    print(outbox.top, flush=True)
+    outbox.append([STOPPED])
+    print(outbox.top, flush=True)
+"""
+
+
+def kill_while_it_writes(process: subprocess.Popen[bytes], said: Path) -> None:
+    wait_for(lambda: said.stat().st_size > 20, seconds=20, what="writing")
+    process.kill()
+    process.wait()
+
+
+def test_what_was_kept_survives_kill_9_at_any_moment(tmp_path: Path) -> None:
+    file = tmp_path / "state/outbox.db"
+    for life in range(8):
+        said = tmp_path / f"said-{life}"
+        with said.open("wb") as output:
+            process = subprocess.Popen([sys.executable, "-c", WRITER, str(file)], stdout=output)
+        kill_while_it_writes(process, said)
+        last = int(said.read_text().rstrip("\n").split("\n")[-1])
+        with opened(tmp_path) as outbox:
+            begin = begins(outbox)[-1]
+            assert begin.last is not None
+            assert begin.last - last in (0, 1)
+            running = outbox.known["u1"].state is CopyState.RUNNING
+            assert running == (begin.last % 2 == 1)

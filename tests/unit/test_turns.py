@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmwatch.turns import Turns
+
+
+def row(turns: Turns, *, now: float = 0.0) -> list[str]:
+    """Take all turns that there are now."""
+    taken = []
+    while key := turns.first(now=now):
+        turns.take(key)
+        taken.append(key)
+    return taken
+
+
+def filled(*keys: str) -> Turns:
+    turns = Turns()
+    for key in keys:
+        turns.add(key)
+    return turns
+
+
+def test_turns_come_in_the_order_of_their_coming() -> None:
+    assert row(filled("a", "b", "c", "a")) == ["a", "b", "c"]
+
+
+def test_who_has_much_to_do_holds_up_nobody() -> None:
+    turns = filled("busy", "other")
+    turns.take("busy")
+    turns.again("busy")
+    assert row(turns) == ["other", "busy"]
+
+
+def test_who_is_out_has_no_second_turn_at_the_same_time() -> None:
+    turns = filled("a")
+    turns.take("a")
+    turns.add("a")
+    assert turns.first(now=0.0) is None
+    turns.again("a")
+    assert turns.first(now=0.0) == "a"
+
+
+def test_who_is_put_off_waits_until_it_is_due_whatever_comes_in() -> None:
+    turns = filled("a", "b")
+    turns.take("a")
+    turns.put_off("a", due=5.0)
+    turns.add("a")
+    assert turns.next_due() == 5.0
+    assert row(turns, now=4.9) == ["b"]
+    assert row(turns, now=5.0) == ["a"]
+    assert turns.next_due() is None
+
+
+def test_who_was_dropped_may_come_again() -> None:
+    turns = filled("a")
+    turns.take("a")
+    turns.drop("a")
+    assert turns.first(now=0.0) is None
+    turns.add("a")
+    assert turns.first(now=0.0) == "a"
+
+
+def test_saying_it_twice_changes_nothing() -> None:
+    turns = filled("a", "b")
+    turns.take("a")
+    for _ in range(2):
+        turns.put_off("a", due=1.0)
+    for _ in range(2):
+        turns.again("b")
+    assert row(turns, now=1.0) == ["b", "a"]
+
+
+KEYS = st.sampled_from("abc")
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "take", "again", "put_off", "drop"]), KEYS))
+
+
+@given(STEPS)
+def test_nobody_is_lost_and_nobody_is_in_twice(steps: list[tuple[str, str]]) -> None:
+    turns = Turns()
+    here: set[str] = set()
+    out: set[str] = set()
+    for what, key in steps:
+        if what == "add":
+            turns.add(key)
+            here.add(key)
+        elif what == "take" and key in here - out:
+            turns.take(key)
+            out.add(key)
+        elif what == "drop":
+            turns.drop(key)
+            here.discard(key)
+            out.discard(key)
+        elif key in out:
+            out.discard(key)
+            if what == "again":
+                turns.again(key)
+            else:
+                turns.put_off(key, due=9.0)
+    assert sorted(row(turns, now=9.0)) == sorted(here - out)
