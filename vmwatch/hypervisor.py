@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial, wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import libvirt
@@ -28,7 +27,7 @@ from vmwatch import events
 from vmwatch.callbacks import Causes, Reboots
 from vmwatch.errors import HypervisorLost
 from vmwatch.events import CopyState, EventType
-from vmwatch.libvirt_loop import join_loop
+from vmwatch.libvirt_loop import KEEPALIVE_COUNT, KEEPALIVE_SECONDS, join_loop
 from vmwatch.patience import Patience
 from vmwatch.snapshot import is_appliance
 
@@ -37,10 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A frozen libvirtd is noticed by keepalive alone, after interval x (count + 1) = 6 s. No setting: shorter ones
-# would cut healthy connections of a busy host, longer ones would only lengthen the time of false statuses.
-KEEPALIVE_SECONDS: Final = 2
-KEEPALIVE_COUNT: Final = 2
 OPEN_SECONDS: Final = 5.0  # libvirtd's first answer after its own start took up to 1.7 s
 LIST_SECONDS: Final = 30.0  # one call that asks no QEMU: 0.005 ms a domain; only a sick libvirtd takes long
 CLOSE_SECONDS: Final = 2.0
@@ -55,11 +50,6 @@ _FORBIDDEN: Final = frozenset(
     }
 )
 _OPENINGS: Final = Patience(name="libvirt-open", limit=2)  # who waits for libvirt tries again and again
-
-_COUNTER_GROUPS: Final = libvirt.VIR_DOMAIN_STATS_INTERFACE | libvirt.VIR_DOMAIN_STATS_BLOCK
-_COUNTER_FLAGS: Final = (
-    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +79,6 @@ class Domain:
     subtype: str
     state: CopyState
     domain_id: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counters:
-    """A running domain, and libvirt's record of it: `net.0.rx.bytes`, `block.1.rd.reqs`, ..."""
-
-    uuid: str
-    name: str
-    domain_id: int
-    record: Mapping[str, int | str]
 
 
 class Hypervisor:
@@ -275,26 +255,6 @@ class Hypervisor:
             self._on_lost(reason)
 
 
-def read_counters(uri: str) -> list[Counters]:
-    """The running domains' counters, in one bulk call on a connection of its own. Blocks, perhaps without end.
-
-    Raises HypervisorLost. The connection is read-only: nothing more is needed.
-    """
-    try:
-        connection = libvirt.openReadOnly(uri)
-        try:
-            return _counters(connection)
-        finally:
-            _discard(connection)
-    except libvirt.libvirtError as error:
-        raise HypervisorLost(f"no statistics from libvirt at {uri}: {error}") from error
-
-
-def boot_id() -> str:
-    """What the kernel calls this boot of the host: another one, and no domain has run on."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
 async def _open(uri: str) -> libvirt.virConnect:
     try:
         return await _OPENINGS.call(partial(_open_now, uri), seconds=OPEN_SECONDS, discard=_discard)
@@ -350,15 +310,6 @@ def _domain(domain: libvirt.virDomain, record: Mapping[str, int], *, is_saved: b
         state=events.copy_state(state, reason),
         domain_id=_id(domain),
     )
-
-
-def _counters(connection: libvirt.virConnect) -> list[Counters]:
-    connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)  # ends the wait for a frozen libvirtd
-    return [
-        Counters(uuid=domain.UUIDString(), name=domain.name(), domain_id=domain.ID(), record=record)
-        for domain, record in connection.getAllDomainStats(_COUNTER_GROUPS, _COUNTER_FLAGS)
-        if not is_appliance(domain.name())
-    ]
 
 
 def _id(domain: libvirt.virDomain) -> int | None:

@@ -7,13 +7,18 @@ import asyncio
 import threading
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import libvirt
 import libvirtaio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# A frozen libvirtd is noticed by keepalive alone, after interval x (count + 1) = 6 s. No setting: shorter ones
+# would cut healthy connections of a busy host, longer ones would only lengthen the time of false statuses.
+KEEPALIVE_SECONDS: Final = 2
+KEEPALIVE_COUNT: Final = 2
 
 
 class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvirtaio has no types

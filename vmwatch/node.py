@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch import __version__, config, link, messages
 from vmwatch.errors import HypervisorLost
-from vmwatch.hypervisor import Hypervisor, boot_id
+from vmwatch.hypervisor import Hypervisor
 from vmwatch.link import LinkLost, Push
 from vmwatch.messages import Hello, LibvirtState
 from vmwatch.outbox import Outbox
 from vmwatch.protocol import Keys, derive_keys
+from vmwatch.readings import boot_id
 from vmwatch.recorder import Recorder
 from vmwatch.service import Flag, Life, Program, run
 from vmwatch.session import Stream

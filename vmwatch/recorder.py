@@ -8,7 +8,7 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from vmwatch.hypervisor import KEEPALIVE_COUNT, KEEPALIVE_SECONDS
+from vmwatch.libvirt_loop import KEEPALIVE_COUNT, KEEPALIVE_SECONDS
 from vmwatch.messages import Event, Source
 from vmwatch.snapshot import differences
 

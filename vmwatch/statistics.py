@@ -8,15 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from vmwatch.errors import HypervisorLost
-from vmwatch.hypervisor import boot_id, read_counters
 from vmwatch.libvirt_loop import join_loop
 from vmwatch.messages import DomainStatistics
 from vmwatch.patience import Patience
+from vmwatch.readings import boot_id, read_counters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vmwatch.hypervisor import Counters
+    from vmwatch.readings import Counters
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from tests.lab.guest import domain_xml
 from vmwatch.errors import HypervisorLost
 from vmwatch.events import CopyState
 from vmwatch.hypervisor import DomainEvent, Hypervisor
+from vmwatch.readings import read_unanswered
 from vmwatch.snapshot import Known, after, differences
 from vmwatch.statistics import Statistics
 
@@ -377,11 +378,17 @@ async def test_a_wedged_guest_holds_up_neither_the_list_nor_the_later_statistics
     async with listening(host.uri) as (hypervisor, _):
         statistics = Statistics(host.uri, seconds=1.0)
         (before,) = await statistics.read() or []
+        assert await asyncio.to_thread(read_unanswered, host.uri) == {}
         host.qemu("vm").suspend()
         assert await statistics.read() is None
+        unanswered = await asyncio.to_thread(read_unanswered, host.uri)
+        assert unanswered.keys() == {"vm"}
+        assert unanswered["vm"] >= 1.0
         assert [domain.uuid for domain in await hypervisor.list_domains()] == [before.uuid]
         (later,) = await statistics.read() or []
         host.qemu("vm").resume()
+        while await asyncio.to_thread(read_unanswered, host.uri):
+            await asyncio.sleep(0.05)
     assert later.run == before.run
 
 
