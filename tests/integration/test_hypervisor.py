@@ -18,6 +18,7 @@ import pytest
 
 from tests.lab.errors import LabError
 from tests.lab.guest import domain_xml
+from tests.lab.waiting import wait_for
 from vmwatch.errors import HypervisorLost
 from vmwatch.events import CopyState
 from vmwatch.hypervisor import DomainEvent, Hypervisor
@@ -387,8 +388,9 @@ async def test_a_wedged_guest_holds_up_neither_the_list_nor_the_later_statistics
         assert [domain.uuid for domain in await hypervisor.list_domains()] == [before.uuid]
         (later,) = await statistics.read() or []
         host.qemu("vm").resume()
-        while await asyncio.to_thread(read_unanswered, host.uri):
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(
+            wait_for, lambda: not read_unanswered(host.uri), seconds=10, what="QEMU to answer again"
+        )
     assert later.run == before.run
 
 
