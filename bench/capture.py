@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("=qq")
 _LONGEST: Final = 1 << 17
 _TCP: Final = 6
+_LEAST_MESSAGE: Final = 200  # bytes: what is shorter is a ping of ZeroMQ's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,9 @@ class Exchange:
     heard: int
     """When the caller's callback had libvirt's event: the call's own `time`, in whole microseconds."""
 
+    carried: int | None
+    """When the node's message left for the master; None of a call that was made without them."""
+
     sent: int
     """When the call left its caller."""
 
@@ -47,9 +52,11 @@ class Exchange:
 class Capture:
     """Listens from `__enter__` to `__exit__`. Needs the right to read packets: root's, or a namespace's own."""
 
-    def __init__(self, port: int) -> None:
-        """`port` is the panel's, on 127.0.0.1."""
-        self._port = port
+    def __init__(self, panel: int, master: int) -> None:
+        """The ports that panel and master listen on, on 127.0.0.1."""
+        self._panel = panel
+        self._master = master
+        self._carried: deque[int] = deque(maxlen=100)
         self._calls: dict[int, tuple[bytes, int]] = {}  # by the caller's port: what it sent so far, and when
         self._exchanges: list[Exchange] = []
         self._news = threading.Condition()
@@ -97,18 +104,26 @@ class Capture:
         content = packet[start + (packet[start + 12] >> 4) * 4 : length]
         if not content:
             return
-        if target == self._port:
+        if target == self._master and len(content) > _LEAST_MESSAGE:
+            self._carried.append(at)
+        elif target == self._panel:
             said, _ = self._calls.get(source, (b"", 0))
             self._calls[source] = (said + content, at)
-        elif source == self._port and target in self._calls:
+        elif source == self._panel and target in self._calls:
             self._answer(*self._calls.pop(target), content, at)
 
     def _answer(self, call: bytes, sent: int, answer: bytes, at: int) -> None:
         form = parse_qs(call.rpartition(b"\r\n\r\n")[2].decode(errors="replace"))
         if form.get("func") != ["vm.event"] or not answer.startswith(b"HTTP/1.1 200"):
             return
-        heard = datetime.fromisoformat(form["time"][0]).timestamp()
-        exchange = Exchange(name=form["name"][0], heard=round(heard * 1e6) * 1000, sent=sent, answered=at)
+        heard = round(datetime.fromisoformat(form["time"][0]).timestamp() * 1e6) * 1000
+        exchange = Exchange(
+            name=form["name"][0],
+            heard=heard,
+            carried=next((carried for carried in self._carried if heard < carried < sent), None),
+            sent=sent,
+            answered=at,
+        )
         with self._news:
             self._exchanges.append(exchange)
             self._news.notify_all()

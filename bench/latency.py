@@ -19,7 +19,7 @@ from bench.rig import Rig
 from tests.lab.host import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import libvirt
 
@@ -46,7 +46,7 @@ def measure(*, changes: int, say: Callable[[str], None]) -> Group:
         rig.start_node(ours.test_uri)
         rig.start_module("bench.floor_callback", floor.test_uri, rig.panel_url, rig.password)
         with (
-            Capture(rig.panel_port) as capture,
+            Capture(rig.panel_port, rig.master_port) as capture,
             domains.connection(ours.test_uri) as one,
             domains.connection(floor.test_uri) as other,
         ):
@@ -79,25 +79,45 @@ def _alternate(
 
 
 def _group(ours: Sequence[Sample], floor: Sequence[Sample]) -> Group:
-    stages: dict[str, Callable[[Sample], int]] = {
-        "event to commit": lambda sample: sample.exchange.answered - sample.exchange.heard,
-        "  event to call": lambda sample: sample.exchange.sent - sample.exchange.heard,
-        "  call to answer": lambda sample: sample.exchange.answered - sample.exchange.sent,
-        "change to commit": lambda sample: sample.exchange.answered - sample.called,
-    }
-    figures = []
-    for stage, taken in stages.items():
-        mine, least = ([taken(sample) / 1e6 for sample in side] for side in (ours, floor))
-        shares = {"median": 0.5, "p95": 0.95, "max": 1.0}
-        for label, share in shares.items() if not stage.startswith(" ") else [("median", 0.5)]:
-            figures.append(
-                Figure(
-                    name=f"{stage}, {label}",
-                    unit="ms",
-                    value=percentile(mine, share),
-                    floor=percentile(least, share),
-                    bar=BAR_MS if (stage, label) == ("event to commit", "median") else None,
-                )
-            )
     conditions = f"{len(ours)} changes of each side, one every {sum(PAUSES) / 2 * 1000:.0f} ms on average"
-    return Group(title="latency", conditions=conditions, figures=tuple(figures))
+    figures = (
+        *_spread("event to commit", ours, floor, lambda sample: sample.exchange.heard, bar=BAR_MS),
+        *_stages([sample.exchange for sample in ours], [sample.exchange for sample in floor]),
+        *_spread("change to commit", ours, floor, lambda sample: sample.called),
+    )
+    return Group(title="latency", conditions=conditions, figures=figures)
+
+
+def _spread(
+    name: str,
+    ours: Sequence[Sample],
+    floor: Sequence[Sample],
+    began: Callable[[Sample], int],
+    *,
+    bar: float | None = None,
+) -> Iterator[Figure]:
+    """Median, p95 and maximum of the time from `began` to the panel's answer."""
+    mine, least = (
+        [(sample.exchange.answered - began(sample)) / 1e6 for sample in side] for side in (ours, floor)
+    )
+    for label, share in (("median", 0.5), ("p95", 0.95), ("max", 1.0)):
+        yield Figure(
+            name=f"{name}, {label}",
+            unit="ms",
+            value=percentile(mine, share),
+            floor=percentile(least, share),
+            bar=bar if label == "median" else None,
+        )
+
+
+def _stages(ours: Sequence[Exchange], floor: Sequence[Exchange]) -> Iterator[Figure]:
+    """Where the time goes: the medians of the parts of the way."""
+    parts: dict[str, Callable[[Exchange], int]] = {
+        "node": lambda exchange: (exchange.carried or exchange.sent) - exchange.heard,
+        "master": lambda exchange: exchange.sent - (exchange.carried or exchange.sent),
+        "panel": lambda exchange: exchange.answered - exchange.sent,
+    }
+    for name, took in parts.items():
+        mine, least = ([took(exchange) / 1e6 for exchange in side] for side in (ours, floor))
+        same = percentile(least, 0.5) if name == "panel" else None
+        yield Figure(name=f"  of it {name}, median", unit="ms", value=percentile(mine, 0.5), floor=same)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 NODE_BAR_MIB: Final = 50.0
 MASTER_BAR_MIB: Final = 64.0
+STATISTICS: Final = 5
+"""So many heartbeats and statistics, counted together, before the memory is read; nearly all are statistics."""
+
 _COMMON: Final = "argparse, asyncio, json, logging, sqlite3, zmq, zmq.asyncio, zmq.auth.asyncio"
 _IMPORTS: Final = {
     "node": f"{_COMMON}, libvirt, libvirt_qemu, libvirtaio",
@@ -43,6 +48,7 @@ def measure(*, domains: int, say: Callable[[str], None]) -> Group:
             domain.suspend()
         _wait_shown(panel, "paused", len(started))
         say("memory: statistics")
+        wait_for(lambda: _beats(rig.ledger) >= STATISTICS, seconds=60, what="statistics", pause=0.1)
         figures = (
             *_figures("node", node.pid, bar=NODE_BAR_MIB),
             *_figures("master", master.pid, bar=MASTER_BAR_MIB),
@@ -56,6 +62,12 @@ def _wait_shown(panel: PanelClient, status: str, count: int) -> None:
         return sum(vm.status == status for vm in panel.vms()) >= count
 
     wait_for(shown, seconds=60, what=f"{count} VMs {status}", pause=0.1)
+
+
+def _beats(ledger: Path) -> int:
+    with closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True, timeout=5)) as reader:
+        row = reader.execute("SELECT counter FROM beat").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _figures(name: str, pid: int, *, bar: float) -> tuple[Figure, Figure]:

@@ -31,7 +31,8 @@ class Rig:
         self.secret = secrets.token_hex(16).upper()
         self.panel_port = free_port()
         self.panel_url = f"http://127.0.0.1:{self.panel_port}/vmmgr"
-        self.listen = f"tcp://127.0.0.1:{free_port()}"
+        self.master_port = free_port()
+        self.listen = f"tcp://127.0.0.1:{self.master_port}"
         self.folder = Path(tempfile.mkdtemp(prefix="vmwatch-bench-"))
         self.ledger = self.folder / "master/ledger.db"
         self._open = contextlib.ExitStack()
