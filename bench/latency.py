@@ -2,13 +2,16 @@
 """From libvirt's event to the panel's commit, beside a callback that posts straight to the same panel.
 
 Two private libvirtd with the test driver behind them: vmwatch-node watches one, the bare callback the other. Their
-changes alternate, so that what else the machine does meets both.
+changes alternate, so that what else the machine does meets both; in between, a bare commit is made as durable as
+ours are: our way has two more of them than the floor has.
 """
 
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +23,7 @@ from tests.lab.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import libvirt
 
@@ -38,6 +42,15 @@ class Sample:
     exchange: Exchange
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """All that was measured. `commits`: how long the bare commits took, in ns."""
+
+    ours: list[Sample]
+    floor: list[Sample]
+    commits: list[int]
+
+
 def measure(*, changes: int, say: Callable[[str], None]) -> Group:
     """Make so many changes on each side. Raises LabError, TimeoutError."""
     with Host(_OURS) as ours, Host(_FLOOR) as floor, Rig() as rig:
@@ -51,8 +64,8 @@ def measure(*, changes: int, say: Callable[[str], None]) -> Group:
             domains.connection(floor.test_uri) as other,
         ):
             both = {_OURS: _start(capture, one, _OURS), _FLOOR: _start(capture, other, _FLOOR)}
-            samples = _alternate(capture, both, changes, say)
-    return _group(samples[_OURS], samples[_FLOOR])
+            taken = _alternate(capture, both, changes, rig.folder, say)
+    return _group(taken)
 
 
 def _start(capture: Capture, driver: libvirt.virConnect, name: str) -> libvirt.virDomain:
@@ -64,26 +77,57 @@ def _start(capture: Capture, driver: libvirt.virConnect, name: str) -> libvirt.v
 
 
 def _alternate(
-    capture: Capture, both: dict[str, libvirt.virDomain], changes: int, say: Callable[[str], None]
-) -> dict[str, list[Sample]]:
+    capture: Capture,
+    both: dict[str, libvirt.virDomain],
+    changes: int,
+    folder: Path,
+    say: Callable[[str], None],
+) -> Taken:
     samples: dict[str, list[Sample]] = {side: [] for side in both}
-    for number in range(WARM_UP + changes):
-        if number % 20 == 0:
-            say(f"latency: change {number} of {WARM_UP + changes}")
-        for side, domain in both.items():
-            time.sleep(random.uniform(*PAUSES))
-            called = time.time_ns()
-            domains.change(domain, number)
-            samples[side].append(Sample(called=called, exchange=capture.wait_for(side, after=called)))
-    return {side: taken[WARM_UP:] for side, taken in samples.items()}
+    commits = []
+    with _bare_database(folder) as database:
+        for number in range(WARM_UP + changes):
+            if number % 20 == 0:
+                say(f"latency: change {number} of {WARM_UP + changes}")
+            for side, domain in both.items():
+                _pause()
+                called = time.time_ns()
+                domains.change(domain, number)
+                samples[side].append(Sample(called=called, exchange=capture.wait_for(side, after=called)))
+            _pause()
+            commits.append(_commit(database))
+    return Taken(ours=samples[_OURS][WARM_UP:], floor=samples[_FLOOR][WARM_UP:], commits=commits[WARM_UP:])
 
 
-def _group(ours: Sequence[Sample], floor: Sequence[Sample]) -> Group:
+def _pause() -> None:
+    time.sleep(random.uniform(*PAUSES))
+
+
+@contextmanager
+def _bare_database(folder: Path) -> Iterator[sqlite3.Connection]:
+    """One table, as durable as outbox, ledger and panel are."""
+    with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, body BLOB)")
+        yield database
+
+
+def _commit(database: sqlite3.Connection) -> int:
+    """Insert a row of an event's size, durably; how long it took, in ns."""
+    began = time.perf_counter_ns()
+    database.execute("INSERT INTO event (body) VALUES (zeroblob(300))")
+    return time.perf_counter_ns() - began
+
+
+def _group(taken: Taken) -> Group:
+    ours, floor = taken.ours, taken.floor
     conditions = f"{len(ours)} changes of each side, one every {sum(PAUSES) / 2 * 1000:.0f} ms on average"
     figures = (
         *_spread("event to commit", ours, floor, lambda sample: sample.exchange.heard, bar=BAR_MS),
         *_stages([sample.exchange for sample in ours], [sample.exchange for sample in floor]),
         *_spread("change to commit", ours, floor, lambda sample: sample.called),
+        Figure(name="a bare commit, median", unit="ms", value=percentile(taken.commits, 0.5) / 1e6),
     )
     return Group(title="latency", conditions=conditions, figures=figures)
 
