@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from vmwatch.snapshot import Finding
 
 _REREAD_SECONDS: Final = 0.2  # between two readings of the list, while events keep coming
+_STRAGGLER_SECONDS: Final = 0.05
+"""How long after the list an event may come that is older than it.
+
+libvirtd sends the two from different threads, and at our end an event takes two more rounds of the loop than the list.
+Taken for a newer one, it would tell a change that the comparison has told already.
+"""
+
 _NOTICED: Final = timedelta(seconds=KEEPALIVE_SECONDS * (KEEPALIVE_COUNT + 1))
 """How long libvirtd may have been gone until that is noticed."""
 
@@ -64,6 +71,7 @@ class Recorder:
         while True:
             self._touched.clear()
             domains = await hypervisor.list_domains()
+            await asyncio.sleep(_STRAGGLER_SECONDS)
             self.keep()
             now = self._clock()
             findings = differences(

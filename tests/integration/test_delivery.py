@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from tests.integration.polling import DEADLINE, until
 from vmwatch.delivery import STOP_SECONDS, WORKERS, Delivery
 from vmwatch.ledger import Ledger
 from vmwatch.vmmanager import Access, Panel
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 OK = b'{"doc":{"ok":{}}}'
 DOWN = b"<html>502 Bad Gateway</html>"
 MISSED_SECONDS = 0.5
-DEADLINE = 20.0
 
 
 def error(kind: str, subject: str = "") -> bytes:
@@ -114,12 +114,6 @@ async def delivering(ledger: Ledger, panel: PanelServer) -> AsyncIterator[Delive
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def enqueue(ledger: Ledger, name: str, *numbers: int) -> None:
