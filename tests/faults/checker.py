@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The panel's history against what an independent observer of libvirt wrote. Pure; tested by itself.
+
+Two questions, each with an answer of its own:
+
+- `compare`: does the panel have, for each VM of each node, what libvirt told, once and in libvirt's order? What
+  libvirt told while the node was away may be missing; then a snapshot may have found what came of it.
+- `holes`: does the panel have every record that a node had kept? This one excuses nothing: whatever was committed
+  to an outbox must arrive, though the node was killed the moment after.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from tests.faults.history import Heard, Span, Told, Verdict, Violation, Wrong, within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    Spans = Mapping[int, Sequence[Span]]
+
+LIFECYCLE: Final = frozenset(
+    {
+        "defined",
+        "undefined",
+        "started",
+        "suspended",
+        "resumed",
+        "stopped",
+        "shutdown",
+        "pmsuspended",
+        "crashed",
+    }
+)
+"""What an observer listens to. The panel has other events too (reboots), which only `holes` looks at."""
+
+EARLY_SECONDS: Final = 3.0
+"""A node may hear an event so long before the observer does: both are processes of a busy machine."""
+
+LATE_SECONDS: Final = 15.0
+"""And so long after it: it may have been frozen in between."""
+
+_WRONG: Final = 1_000  # what a violation costs in an alignment, beside what an excused absence costs
+_EXCUSED: Final = 1
+
+
+@dataclass(slots=True)
+class _Pair:
+    """One VM on one node: what was heard, and what was told."""
+
+    heard: list[Heard] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+
+
+def compare(heard: Iterable[Heard], told: Iterable[Told], *, away: Spans, unheard: Spans) -> Verdict:
+    """Compare what was heard, in the order of hearing, with the panel's history, in any order.
+
+    `away`: by node, when vmwatch-node was not connected to libvirt. `unheard`: when the observer was not.
+    """
+    pairs: dict[tuple[int, str], _Pair] = defaultdict(_Pair)
+    for event in heard:
+        pairs[event.node, event.vm].heard.append(event)
+    for line in told:
+        if line.type in LIFECYCLE:
+            pairs[line.node, line.vm].told.append(line)
+    verdicts = [
+        _Comparison(pair, away=away.get(node, ()), unheard=unheard.get(node, ())).verdict()
+        for (node, _), pair in sorted(pairs.items())
+    ]
+    return Verdict(
+        violations=tuple(violation for verdict in verdicts for violation in verdict.violations),
+        matched=sum(verdict.matched for verdict in verdicts),
+        missed=sum(verdict.missed for verdict in verdicts),
+        found=sum(verdict.found for verdict in verdicts),
+    )
+
+
+def holes(told: Iterable[Told], kept: Mapping[tuple[int, str], int]) -> list[Violation]:
+    """The records that never arrived. `kept`: (node, run) -> the last number that its outbox was seen to hold."""
+    arrived: dict[tuple[int, str], set[int]] = defaultdict(set)
+    for line in told:
+        arrived[line.node, line.run].add(line.seq)
+    found = []
+    for stream in sorted(arrived.keys() | kept.keys()):
+        top = max(kept.get(stream, 0), max(arrived[stream], default=0))
+        missing = sorted(set(range(1, top + 1)) - arrived[stream])
+        if missing:
+            text = f"records {_ranges(missing)} of run {stream[1]} never arrived, of {top}"
+            found += [Violation(wrong=Wrong.HOLE, node=stream[0], vm="", text=text)]
+    return found
+
+
+class _Comparison:
+    """Of one VM on one node."""
+
+    def __init__(self, pair: _Pair, *, away: Sequence[Span], unheard: Sequence[Span]) -> None:
+        self._heard = pair.heard
+        self._away = away
+        self._unheard = unheard
+        self._violations: list[Violation] = []
+        self._told = self._in_order(sorted(pair.told, key=lambda line: line.id))
+
+    def verdict(self) -> Verdict:
+        events = [line for line in self._told if not line.is_found]
+        matches = self._align(events)
+        partner = {told: heard for heard, told in matches}
+        lost = self._lost({heard for heard, _ in matches})
+        extra = [
+            event
+            for index, event in enumerate(events)
+            if index not in partner and not within(event.time, self._unheard)
+        ]
+        self._blame(lost, extra)
+        found = [line for line in self._told if line.is_found]
+        self._check_found({events[told].id: heard for told, heard in partner.items()})
+        return Verdict(
+            violations=tuple(self._violations),
+            matched=len(matches),
+            missed=len(self._heard) - len(matches) - len(lost),
+            found=len(found),
+        )
+
+    def _in_order(self, told: list[Told]) -> list[Told]:
+        """What the numbers say: each once, each after the one before. In their order then."""
+        last: tuple[str, int] | None = None
+        seen: set[tuple[str, int]] = set()
+        once = []
+        for line in told:
+            number = (line.run, line.seq)
+            if number in seen:
+                self._violate(Wrong.DOUBLED, f"{line}: the same number is there already", line)
+                continue
+            if last is not None and number < last:
+                self._violate(Wrong.SWAPPED, f"{line}: a later one came before it", line)
+            seen.add(number)
+            last = max(last or number, number)
+            once.append(line)
+        return sorted(once, key=lambda line: (line.run, line.seq))
+
+    def _align(self, events: list[Told]) -> list[tuple[int, int]]:
+        """The pairs (heard, told) of the cheapest alignment."""
+        head = 0
+        while self._must_match(events, head, head):
+            head += 1
+        tail = 0
+        while tail < min(len(self._heard), len(events)) - head and self._must_match(
+            events, len(self._heard) - 1 - tail, len(events) - 1 - tail
+        ):
+            tail += 1
+        middle = self._align_middle(
+            self._heard[head : len(self._heard) - tail], events[head : len(events) - tail]
+        )
+        ends = [(index, index) for index in range(head)] + [
+            (len(self._heard) - index, len(events) - index) for index in range(tail, 0, -1)
+        ]
+        return sorted(ends + [(heard + head, told + head) for heard, told in middle])
+
+    def _must_match(self, events: list[Told], heard: int, told: int) -> bool:
+        """Whether nothing excuses these two from being partners: then no search is needed."""
+        if heard >= len(self._heard) or told >= len(events):
+            return False
+        one, other = self._heard[heard], events[told]
+        excused = within(one.time, self._away) or within(other.time, self._unheard)
+        return not excused and _alike(one, other)
+
+    def _align_middle(self, heard: Sequence[Heard], told: Sequence[Told]) -> list[tuple[int, int]]:
+        """By the table of what is left of both, from the ends to the beginnings."""
+        skip = [_EXCUSED if within(event.time, self._away) else _WRONG for event in heard]
+        drop = [_EXCUSED if within(event.time, self._unheard) else _WRONG for event in told]
+        costs = [[0] * (len(told) + 1) for _ in range(len(heard) + 1)]
+        for i in range(len(heard), -1, -1):
+            for j in range(len(told), -1, -1):
+                options = []
+                if i < len(heard):
+                    options.append(costs[i + 1][j] + skip[i])
+                if j < len(told):
+                    options.append(costs[i][j + 1] + drop[j])
+                if i < len(heard) and j < len(told) and _alike(heard[i], told[j]):
+                    options.append(costs[i + 1][j + 1])
+                costs[i][j] = min(options, default=0)
+        return _walk(costs, heard, told, skip)
+
+    def _lost(self, matched: set[int]) -> list[Heard]:
+        return [
+            event
+            for index, event in enumerate(self._heard)
+            if index not in matched and not within(event.time, self._away)
+        ]
+
+    def _blame(self, lost: list[Heard], extra: list[Told]) -> None:
+        """One that is missing here and too many there was swapped; what remains was lost, or doubled."""
+        for event in lost:
+            twin = next((line for line in extra if _same(event, line)), None)
+            if twin is None:
+                self._violate(Wrong.LOST, f"{event} was not told", event)
+                continue
+            extra.remove(twin)
+            self._violate(Wrong.SWAPPED, f"{event} was told in another place: {twin}", event)
+        for line in extra:
+            self._violate(Wrong.DOUBLED, f"{line} happened once less than it was told", line)
+
+    def _check_found(self, partner: Mapping[int, int]) -> None:
+        """A snapshot's finding stands for what was missed between its neighbours, or while nobody heard."""
+        before = -1
+        for place, line in enumerate(self._told):
+            before = partner.get(line.id, before)
+            if not line.is_found:
+                continue
+            following = (partner[later.id] for later in self._told[place:] if later.id in partner)
+            if next(following, len(self._heard)) - before > 1:
+                continue
+            since = self._heard[before].time if before >= 0 else 0.0
+            if not any(span.end >= since and span.start <= line.time for span in self._unheard):
+                self._violate(Wrong.DOUBLED, f"{line} was found though nothing had been missed", line)
+
+    def _violate(self, wrong: Wrong, text: str, event: Heard | Told) -> None:
+        self._violations.append(Violation(wrong=wrong, node=event.node, vm=event.vm, text=text))
+
+
+def _walk(
+    costs: list[list[int]], heard: Sequence[Heard], told: Sequence[Told], skip: Sequence[int]
+) -> list[tuple[int, int]]:
+    """The pairs on the cheapest way through the table."""
+    pairs = []
+    i = j = 0
+    while i < len(heard) and j < len(told):
+        if _alike(heard[i], told[j]) and costs[i][j] == costs[i + 1][j + 1]:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif costs[i][j] == costs[i + 1][j] + skip[i]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def _same(heard: Heard, told: Told) -> bool:
+    return (heard.type, heard.subtype) == (told.type, told.subtype)
+
+
+def _alike(heard: Heard, told: Told) -> bool:
+    return _same(heard, told) and -EARLY_SECONDS <= told.time - heard.time <= LATE_SECONDS
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as people write them: 3, 7-9."""
+    starts = [number for number in numbers if number - 1 not in set(numbers)]
+    ends = [number for number in numbers if number + 1 not in set(numbers)]
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster that is broken on purpose: hosts, observers, wires, nodes, master and panel, and who restarts them.
+
+Every node speaks to the master through a wire of its own (proxy.py). A service that was killed, or that ended, is
+started again by `tend`, as its unit would; so `tend` has to be called all the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.faults.books import Observed
+from tests.faults.disk import Disk
+from tests.faults.history import Span
+from tests.lab.errors import LabError
+from tests.lab.host import Host
+from tests.lab.panel_client import PanelClient
+from tests.lab.processes import Service, free_port, write_config
+from tests.lab.waiting import DeadlinePassed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from tests.faults.proxy import Mode
+    from tests.lab.image import Image
+
+USER: Final = "admin"
+HEARTBEAT_SECONDS: Final = 1
+
+MARGIN: Final = 0.5
+"""Seconds before a node is killed in which an event may not have come to its outbox yet. The design's bound is a
+millisecond; a busy machine's scheduler needs more. `checker.holes` knows no margin."""
+
+_LIBVIRT_GONE: Final = 69
+
+
+class Wire:
+    """A proxy process between one node and the master."""
+
+    def __init__(self, *, target: int, log: Path) -> None:
+        self.port = free_port()
+        self._target = target
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "tests.faults.proxy", str(self.port), str(self._target)]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != b"ready\n":
+            self.__exit__()
+            raise LabError(f"the proxy did not start: {self._log.read_text()[-500:]}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.communicate(timeout=10)
+
+    def be(self, mode: Mode) -> None:
+        """Do this from now on with what would pass."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{mode}\n".encode())
+        self._process.stdin.flush()
+
+
+@dataclass(slots=True)
+class Part:
+    """A service of ours, and what has become of it."""
+
+    name: str
+    service: Service
+    node: int = 0
+    state: Path | None = None
+    """The folder of its outbox, or ledger."""
+    is_held: bool = False
+    """Ended on purpose; it is started again when the nemesis lets it."""
+    is_ready: bool = True
+    is_doomed: bool = False
+    """Its libvirtd was killed under it: it has to end."""
+    libvirt_broken: Span | None = None
+    """While its libvirtd was broken, and a while after, exit code 69 is what has to be."""
+    away_since: float | None = None
+    away: list[Span] = field(default_factory=list)
+
+
+class Stand:
+    """Everything, started by `with`. Nodes have the ids 1, 2, …."""
+
+    def __init__(self, images: Sequence[Image | None], *, small_disks: bool = False) -> None:
+        """A node each: with an image it has QEMU guests, without one domains of libvirt's test driver.
+
+        `small_disks`: the state of nodes and master lies on small disks that can be filled.
+        """
+        self.folder = Path(tempfile.mkdtemp(prefix="vmwatch-faults-"))
+        self.hosts: list[Host] = []
+        self.observed: list[Observed] = []
+        self.wires: list[Wire] = []
+        self.nodes: list[Part] = []
+        self.kept: dict[tuple[int, str], int] = {}
+        """(node, run) -> the last record that the outbox of a node was seen to hold after its end."""
+        self.deaths: list[str] = []
+        """Services that ended though nobody ended them."""
+        self.disks: dict[str, Disk] = {}
+        self._images = images
+        self._small_disks = small_disks
+        self._secret = secrets.token_hex(16).upper()
+        self._password = secrets.token_urlsafe(9)
+        self._master_port = free_port()
+        self._open = contextlib.ExitStack()
+        self._open.callback(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self.parts:
+            with contextlib.suppress(LabError):
+                part.service.signal(signal.SIGCONT)
+        self._open.close()
+
+    @property
+    def parts(self) -> list[Part]:
+        return [self.panel, self.master, *self.nodes]
+
+    def uri(self, node: int) -> str:
+        host = self.hosts[node - 1]
+        return host.uri if self.has_guests(node) else host.test_uri
+
+    def has_guests(self, node: int) -> bool:
+        """Whether its VMs are QEMU's."""
+        return self._images[node - 1] is not None
+
+    def logs(self) -> str:
+        """The end of what each service said."""
+        files = sorted(self.folder.glob("*.out"))
+        return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in files)
+
+    # --- ending and starting services ---
+
+    def kill(self, *parts: Part, number: signal.Signals = signal.SIGKILL) -> None:
+        """End services at the same instant; they stay down until `release`."""
+        for part in parts:
+            part.is_held = True
+            self._goes_away(part, time.time() - MARGIN)
+        for part in parts:
+            part.service.signal(number)
+        for part in parts:
+            part.service.wait(seconds=20)
+            self._look_into(part)
+
+    def release(self, *parts: Part) -> None:
+        """Start what was ended; `tend` sees it become ready."""
+        for part in parts:
+            part.is_held = False
+            self._revive(part)
+
+    def tend(self) -> None:
+        """Look after all services: those that ended are started again."""
+        for observed in self.observed:
+            observed.read()
+        for part in self.parts:
+            if not part.is_held:
+                self._tend(part)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether all services are ready and all observers listen."""
+        parts = all(part.is_ready and not part.is_held for part in self.parts)
+        return parts and all(observed.connected for observed in self.observed)
+
+    def away(self) -> dict[int, list[Span]]:
+        """By node, when its service was not listening to libvirt."""
+        return {part.node: [*part.away, *_open_span(part)] for part in self.nodes}
+
+    def unheard(self) -> dict[int, list[Span]]:
+        """By node, when its observer was not."""
+        return {
+            node: [Span(start=span.start - MARGIN, end=span.end) for span in observed.unheard]
+            for node, observed in enumerate(self.observed, start=1)
+        }
+
+    def break_libvirt(self, node: int, *, seconds: float, killed: bool) -> None:
+        """This node's libvirtd is about to be broken: its service may end (if `killed`, must) in `seconds`."""
+        part = self.nodes[node - 1]
+        part.libvirt_broken = Span(start=time.time() - MARGIN, end=time.time() + seconds)
+        if killed and part.is_ready:
+            part.is_doomed, part.is_ready = True, False
+
+    def _tend(self, part: Part) -> None:
+        try:
+            code = part.service.wait(seconds=0)
+        except DeadlinePassed:
+            self._see_ready(part)
+            return
+        broken = part.libvirt_broken
+        if code == _LIBVIRT_GONE and broken is not None and time.time() <= broken.end:
+            self._goes_away(part, broken.start)
+        else:
+            self.deaths.append(f"{part.name} ended with {code}: {part.service.output()[-600:].strip()}")
+            self._goes_away(part, time.time() - MARGIN)
+        self._look_into(part)
+        self._revive(part)
+
+    def _see_ready(self, part: Part) -> None:
+        if part.is_ready or part.is_doomed:
+            return
+        try:
+            part.service.wait_ready(seconds=0)
+        except LabError:
+            return  # not yet, or it has ended again
+        part.is_ready = True
+        if part.away_since is not None:
+            part.away.append(Span(start=part.away_since, end=time.time()))
+            part.away_since = None
+
+    def _goes_away(self, part: Part, since: float) -> None:
+        part.is_ready = False
+        if part.away_since is None:
+            part.away_since = since
+
+    def _revive(self, part: Part) -> None:
+        part.is_ready = part.is_doomed = False
+        part.service.start(wait=False)
+
+    def _look_into(self, part: Part) -> None:
+        """What a node that has ended had kept must arrive. Read from a copy: opening the file would change it."""
+        if not part.node or part.state is None:
+            return
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            for file in part.state.glob("outbox.db*"):
+                shutil.copy(file, name)
+            with contextlib.closing(sqlite3.connect(Path(name, "outbox.db"))) as sql:
+                try:
+                    rows = sql.execute("SELECT run, max(seq) FROM record GROUP BY run").fetchall()
+                except sqlite3.DatabaseError:
+                    return  # corrupted on purpose
+        self.kept.update({(part.node, run): seq for run, seq in rows})
+
+    # --- the beginning ---
+
+    def _start(self) -> None:
+        self.panel = Part(name="panel", service=self._panel_service())
+        self._open.enter_context(self.panel.service)
+        self.client = PanelClient(self._panel_url, user=USER, password=self._password)
+        self._open.enter_context(self.client)
+        self.master = self._daemon("master", self._master_values())
+        for node, image in enumerate(self._images, start=1):
+            self.hosts.append(self._open.enter_context(Host(f"n{node}", image=image)))
+            self._observe(node)
+            wire = Wire(target=self._master_port, log=self.folder / f"wire-{node}.out")
+            self.wires.append(self._open.enter_context(wire))
+            self.nodes.append(self._daemon(f"node-{node}", self._node_values(node), node=node))
+
+    def _observe(self, node: int) -> None:
+        file = self.folder / f"observed-{node}"
+        command = [sys.executable, "-m", "tests.faults.observer", self.uri(node), str(file)]
+        log = self.folder / f"observer-{node}.out"
+        self._open.enter_context(Service(command, log=log, ready="observing"))
+        self.observed.append(Observed(node, file))
+
+    def _panel_service(self) -> Service:
+        port = free_port()
+        self._panel_url = f"http://127.0.0.1:{port}/vmmgr"
+        values = {
+            "Listen": "127.0.0.1",
+            "ListenPort": port,
+            "Database": self.folder / "panel.db",
+            "AdminUser": USER,
+            "AdminPassword": self._password,
+            "Option": "RegisterUnknownVm",
+        }
+        config = write_config(self.folder / "vmmgr.conf", values, separator=" ")
+        command = ["vmwatch-panel", "--config", str(config)]
+        return Service(command, log=self.folder / "panel.out", ready="listening on")
+
+    def _master_values(self) -> dict[str, object]:
+        return {
+            "listen": f"tcp://127.0.0.1:{self._master_port}",
+            "panel_url": self._panel_url,
+            "panel_user": USER,
+            "panel_password": self._password,
+        }
+
+    def _node_values(self, node: int) -> dict[str, object]:
+        return {
+            "connect": f"tcp://127.0.0.1:{self.wires[node - 1].port}",
+            "node_id": node,
+            "libvirt_uri": self.uri(node),
+            "heartbeat_interval": HEARTBEAT_SECONDS,
+        }
+
+    def _daemon(self, name: str, values: Mapping[str, object], *, node: int = 0) -> Part:
+        command: list[str] = []
+        state = self.folder / name
+        if self._small_disks:
+            state.mkdir()
+            disk = self.disks[name] = self._open.enter_context(Disk(state))
+            command, state = disk.enter, disk.seen_from_outside
+        files = {
+            "log_file": self.folder / f"{name}.log",
+            "pid_file": self.folder / f"{name}.pid",
+            "state_dir": self.folder / name,
+            "secret": self._secret,
+        }
+        config = write_config(self.folder / f"{name}.conf", {**files, **values})
+        program = str(Path(sys.executable).with_name("vmwatch-node" if node else "vmwatch-master"))
+        command += [program, "--config", str(config), "--foreground", *(["--wait"] if node else [])]
+        service = Service(command, log=self.folder / f"{name}.out", ready=" ready\n")
+        part = Part(name=name, service=service, node=node, state=state)
+        if node:
+            part.away_since = time.time() - MARGIN  # before its first start nobody listened either
+            part.is_ready = False
+        self._open.enter_context(service)
+        self._see_ready(part)
+        return part
+
+
+def _open_span(part: Part) -> list[Span]:
+    return [] if part.away_since is None else [Span(start=part.away_since, end=float("inf"))]

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A round: changes and faults at once, then rest, then everything is looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import libvirt
+import requests
+
+from tests.faults import checker, truth
+from tests.faults.books import BESIDE, Observed, Registered
+from tests.faults.history import Verdict, Violation, Wrong
+from tests.faults.nemesis import TICK, Nemesis
+from tests.faults.workload import raise_barrier
+from tests.lab.errors import LabError
+from tests.lab.waiting import DeadlinePassed, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.faults.plan import Round
+    from tests.faults.stand import Stand
+    from tests.faults.workload import Workload
+
+BACK_SECONDS: Final = 60.0
+"""All services run again, however badly the machine is loaded."""
+
+SLOW_SECONDS: Final = 2.0
+"""A truth that took longer is worth a line. What is wanted is 1 s."""
+
+BARRIER_SECONDS: Final = 2.0
+
+SETTLE_SECONDS: Final = 20.0
+"""The panel shows the truth, and has all. How long it really took is what the result says."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came out of the rounds so far. `settled`: by the kind of a round's last fault, seconds to the truth."""
+
+    rounds: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    settled: dict[str, list[float]] = field(default_factory=dict)
+    matched: int = 0
+    missed: int = 0
+    found: int = 0
+    violations: list[tuple[int, Round, Violation]] = field(default_factory=list)
+
+    def count(self, wrong: Wrong) -> int:
+        return sum(violation.wrong is wrong for _, _, violation in self.violations)
+
+
+class Trial:
+    """Rounds on a stand. `say` hears of each violation as it is found."""
+
+    def __init__(self, stand: Stand, workloads: Sequence[Workload], *, say: Callable[[str], None]) -> None:
+        self.result = Result()
+        self._stand = stand
+        self._workloads = workloads
+        self._say = say
+        self._nemesis = Nemesis(stand)
+        self._registered = Registered(stand.client)
+        self._blamed: set[str] = set()
+        """What was wrong once and stays so: an alarm, a hole. Told once."""
+
+    def play(self, faults: Round) -> None:
+        """One round, to its end."""
+        for workload in self._workloads:
+            workload.go()
+        for fault in faults:
+            self._nemesis.strike(fault)
+            self.result.faults[fault.kind] += 1
+        for workload in self._workloads:
+            workload.rest()
+        self.result.rounds += 1
+        self._look(faults)
+
+    def _look(self, faults: Round) -> None:
+        try:
+            self._wait(lambda: self._stand.is_healthy, BACK_SECONDS, "all services to be back")
+            back = time.monotonic()
+            self._wait(lambda: all(workload.rests for workload in self._workloads), BACK_SECONDS, "rest")
+            self._raise_barriers()
+        except DeadlinePassed as error:
+            self._blame(faults, Violation(wrong=Wrong.STUCK, node=0, vm="", text=str(error)))
+            return
+        self._settle(faults, back)
+        self._compare(faults)
+        for text in self._stand.deaths:
+            self._blame(faults, Violation(wrong=Wrong.DIED, node=0, vm="", text=text))
+        self._stand.deaths.clear()
+
+    def _raise_barriers(self) -> None:
+        """Return when the observers have heard all that has happened so far."""
+        for node, observed in enumerate(self._stand.observed, start=1):
+            self._wait(partial(self._barrier_is_heard, node, observed), BACK_SECONDS, "the observers")
+
+    def _barrier_is_heard(self, node: int, observed: Observed) -> bool:
+        """Raise it; again, if the observer has only now noticed that it must connect anew."""
+        before = observed.barriers
+        with contextlib.suppress(libvirt.libvirtError):
+            raise_barrier(self._stand.uri(node), has_guests=self._stand.has_guests(node))
+        with contextlib.suppress(DeadlinePassed):
+            self._wait(lambda: observed.barriers > before, BARRIER_SECONDS, "a barrier")
+        return observed.barriers > before
+
+    def _settle(self, faults: Round, back: float) -> None:
+        """The panel comes to show what libvirt shows, and no problem."""
+        wrong: dict[str, str] = {}
+
+        def settled() -> bool:
+            wrong.clear()
+            wrong.update(self._untrue())
+            return not wrong
+
+        try:
+            self._wait(settled, SETTLE_SECONDS, "the truth")
+        except DeadlinePassed:
+            for name, status in wrong.items():
+                kind = Wrong.ALARM if name.startswith("problem ") else Wrong.UNTRUE
+                self._blame(faults, Violation(wrong=kind, node=0, vm=name, text=status))
+        else:
+            seconds = time.monotonic() - back
+            self.result.settled.setdefault(faults[-1].kind, []).append(seconds)
+            if seconds > SLOW_SECONDS:
+                self._say(f"round {self.result.rounds} [{_trace(faults)}] the truth took {seconds:.1f} s")
+
+    def _untrue(self) -> dict[str, str]:
+        """By name, what the panel shows where it is wrong; its open problems too."""
+        try:
+            nodes = range(1, len(self._stand.hosts) + 1)
+            wanted = truth.expected(self._stand.uri(node) for node in nodes)
+            shown = {vm.name: vm.status for vm in self._stand.client.vms()}
+            problems = {f"problem {text}" for text in self._stand.client.problems()} - self._blamed
+        except (LabError, libvirt.libvirtError, requests.RequestException) as error:
+            return {"": str(error)}
+        for name in BESIDE:
+            wanted.pop(name, None)
+            shown.pop(name, None)
+        wrong = {
+            name: f"shown {status}, expected {' or '.join(wanted.get(name, truth.ABSENT))}"
+            for name, status in truth.untrue(wanted, shown).items()
+        }
+        return {**wrong, **dict.fromkeys(problems, "open")}
+
+    def _compare(self, faults: Round) -> None:
+        """The two books say the same; what is still on its way has a moment."""
+
+        def complete() -> bool:
+            verdict = self._verdict()
+            return not verdict.count(Wrong.LOST) and not verdict.count(Wrong.HOLE)
+
+        with contextlib.suppress(DeadlinePassed):
+            self._wait(complete, SETTLE_SECONDS, "the history")
+        verdict = self._verdict()
+        for violation in verdict.violations:
+            self._blame(faults, violation)
+        self.result.matched += verdict.matched
+        self.result.missed += verdict.missed
+        self.result.found += verdict.found
+        for observed in self._stand.observed:
+            observed.forget()
+        self._registered.forget()
+
+    def _verdict(self) -> Verdict:
+        self._registered.read()
+        heard = [event for observed in self._stand.observed for event in observed.heard]
+        verdict = checker.compare(
+            heard, self._registered.news, away=self._stand.away(), unheard=self._stand.unheard()
+        )
+        found = checker.holes(self._registered.told, self._stand.kept)
+        fresh = tuple(violation for violation in found if str(violation) not in self._blamed)
+        return Verdict(
+            violations=verdict.violations + fresh,
+            matched=verdict.matched,
+            missed=verdict.missed,
+            found=verdict.found,
+        )
+
+    def _blame(self, faults: Round, violation: Violation) -> None:
+        self._blamed |= {str(violation), violation.vm} - {""}
+        self.result.violations.append((self.result.rounds, faults, violation))
+        self._say(f"round {self.result.rounds} [{_trace(faults)}] {violation}")
+
+    def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        def tended() -> bool:
+            self._stand.tend()
+            return condition()
+
+        wait_for(tended, seconds=seconds, what=what, pause=TICK)
+
+
+def _trace(faults: Round) -> str:
+    return ", ".join(str(fault) for fault in faults)
