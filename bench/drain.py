@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from bench import floor_load
-from bench.figures import Figure, Group
+from bench.figures import Group, rates
 from bench.rig import Rig
 from bench.throughput import LONGEST_SECONDS, send
 from tests.lab.waiting import wait_for
@@ -39,9 +38,9 @@ def measure(*, calls: int, rounds: int, say: Callable[[str], None]) -> Group:
             floor.append(
                 floor_load.generate(rig.panel_url, rig.password, calls=calls, vms=vms, threads=WORKERS)
             )
-    figure = Figure(name="calls made, median", unit="calls/s", value=median(ours), floor=median(floor))
+    figures = rates("calls made", "calls/s", ours, floor)
     conditions = f"{rounds} rounds of {calls} calls that waited, for {vms} VMs; {WORKERS} connections"
-    return Group(title="drain", conditions=conditions, figures=(figure,))
+    return Group(title="drain", conditions=conditions, figures=figures)
 
 
 def _wait_waiting(rig: Rig, calls: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ class Group:
 def percentile(values: Sequence[float], share: float) -> float:
     """The least of the values that at least this share of them does not exceed (the nearest rank)."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def rates(name: str, unit: str, ours: Sequence[float], floor: Sequence[float]) -> tuple[Figure, Figure]:
+    """Of several rounds the median, and the best, which was disturbed least."""
+    return (
+        Figure(name=f"{name}, median", unit=unit, value=median(ours), floor=median(floor)),
+        Figure(name=f"{name}, best", unit=unit, value=max(ours), floor=max(floor)),
+    )
 
 
 def table(group: Group) -> str:

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from bench.figures import Figure, Group
+from bench.figures import Group, rates
 from bench.rig import Rig
 from tests.lab.waiting import wait_for
 
@@ -35,11 +34,9 @@ def measure(*, messages: int, rounds: int, say: Callable[[str], None]) -> Group:
         say(f"throughput: round {number + 1} of {rounds}")
         ours.append(_master_rate(messages))
         floor.append(_floor_rate(messages))
-    figure = Figure(
-        name="accepted durably, median", unit="messages/s", value=median(ours), floor=median(floor)
-    )
+    figures = rates("accepted durably", "messages/s", ours, floor)
     conditions = f"{rounds} rounds of {messages} events of {VMS} VMs by one sender; the panel is away"
-    return Group(title="throughput", conditions=conditions, figures=(figure,))
+    return Group(title="throughput", conditions=conditions, figures=figures)
 
 
 def send(rig: Rig, *, events: int, vms: int) -> int:
