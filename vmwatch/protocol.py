@@ -24,17 +24,18 @@ Run = NewType("Run", str)
 """One life of the node service: 32 hex digits, start time (µs, UTC), then random. Later ones compare greater."""
 
 MAX_MESSAGE: Final = 1 << 20
-"""Bytes of a whole message; both sides' ZMQ_MAXMSGSIZE."""
+"""Bytes of a whole message: what is larger is neither sent nor taken."""
 
 _MAGIC: Final = b"VMW\x01"  # the last byte is the version of the protocol
-_HEADER: Final = struct.Struct("!4sI16sQIB3xI")
+_HEADER: Final = struct.Struct("!4sI16sQIII")
 _SIGNATURE_SIZE: Final = hashlib.sha256().digest_size
 OVERHEAD: Final = _HEADER.size + _SIGNATURE_SIZE
 _NO_RUN: Final = bytes(16)
+_BESIDE: Final = 16  # kinds from here on go beside the stream
 
 
 class Kind(IntEnum):
-    """What a message is. The first three are records of the node's stream."""
+    """What a message is. Those under 16 are records of the node's stream, in versions to come as well."""
 
     BEGIN = 1
     EVENT = 2
@@ -43,11 +44,6 @@ class Kind(IntEnum):
     KNOWN = 17
     HEARTBEAT = 18
     STATISTICS = 19
-
-    @property
-    def numbered(self) -> bool:
-        """Whether it is a record of the stream: kept, sent until it has arrived, taken in order."""
-        return self in (Kind.BEGIN, Kind.EVENT, Kind.GAP)
 
 
 _BODIES: Final[dict[int, type[Body]]] = {
@@ -84,6 +80,16 @@ class Envelope:
     seq: int
     kind: int
     span: int = 1
+
+    @property
+    def numbered(self) -> bool:
+        """Whether it is a record of the stream: kept, sent until it has arrived, taken in order."""
+        return self.kind < _BESIDE
+
+    @property
+    def first(self) -> int:
+        """The first of the numbers that a record stands for."""
+        return self.seq - self.span + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,16 +28,19 @@ _Check = Callable[[object, str], Any]
 
 
 def encode(value: object) -> bytes:
-    """The value as compact JSON in UTF-8. Times become ISO 8601 in UTC, with microseconds."""
+    """The value as compact JSON in UTF-8, its fields in their order. Times become ISO 8601 in UTC.
+
+    What `decode` would refuse in a text (NUL, half of a surrogate pair) becomes `?`: what is kept can be read.
+    """
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def decode(kind: type[T], untrusted_body: bytes) -> T:
     """The dataclass value that the bytes say, or BadBody."""
     try:
-        untrusted = json.loads(untrusted_body)
+        untrusted = json.loads(untrusted_body.decode(), object_pairs_hook=_object)  # bytes may be UTF-16
     except (ValueError, RecursionError) as error:
-        raise BadBody("not_json", f"not JSON: {type(error).__name__}") from None
+        raise BadBody("not_json", f"not JSON in UTF-8: {type(error).__name__}") from None
     value: T = _checker(kind)(untrusted, "")  # type: ignore[arg-type] # typeshed: a type is hashable
     return value
 
@@ -52,9 +55,18 @@ def instant(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return instant(value)
+    if isinstance(value, str):
+        return value.replace("\0", "?")
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     if is_dataclass(value):
@@ -74,7 +86,11 @@ def _text(untrusted: object, path: str) -> str:
 
 def _encodable(text: str) -> bool:
     """JSON can hold halves of surrogate pairs, which no file, socket or database takes."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _integer(untrusted: object, path: str) -> int:
@@ -92,11 +108,11 @@ def _boolean(untrusted: object, path: str) -> bool:
 def _time(untrusted: object, path: str) -> datetime:
     try:
         time = datetime.fromisoformat(_text(untrusted, path))
-    except ValueError:
-        raise _expected("an ISO 8601 time", path) from None
-    if time.tzinfo is None:
-        raise _expected("a time with its zone", path)
-    return time
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the year 1 or 9999 may have no such time in UTC
+        pass
+    raise _expected("an ISO 8601 time with its zone", path)
 
 
 def _enumeration(kind: type[StrEnum]) -> _Check:
