@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from vmwatch.protocol import Envelope, Kind, Run
-
 if TYPE_CHECKING:
     from vmwatch.messages import Begin
+    from vmwatch.protocol import Envelope, Run
 
 REMEMBERED_RUNS: Final = 16
 """How many ended runs of a node are told from runs that nobody knows. A session replays a few at most."""
@@ -53,51 +52,27 @@ class Decision:
 
 def greet(position: Position | None, hello: Envelope) -> Decision:
     """A session begins, its first record being the envelope's: the baseline of a master that knows nothing."""
-    baseline = Position(run=hello.run, seq=hello.seq - 1)
-    if position is None:
-        return Decision(take=False, position=baseline)
-    if hello.run == position.run and hello.seq > position.seq + 1:
-        text = f"records {position.seq + 1} to {hello.seq - 1} of run {hello.run} are no more"
-        return Decision(
-            take=False,
-            position=replace(position, seq=hello.seq - 1),
-            anomaly=Anomaly.EVENTS_LOST,
-            text=text,
-        )
-    if hello.run > position.run and hello.seq > 0:
-        text = f"the records between run {position.run} and record {hello.seq} of run {hello.run} are no more"
-        return Decision(
-            take=False, position=_after(position, baseline), anomaly=Anomaly.EVENTS_LOST, text=text
-        )
-    return Decision(take=False, position=position)
+    return Decision(take=False, position=position or Position(run=hello.run, seq=hello.seq - 1))
 
 
 def receive(position: Position | None, record: Envelope, begin: Begin | None) -> Decision:
     """Whether a record is the next one. `begin` is the body of a begin, None if it could not be read."""
     if position is None:
-        return Decision(
-            take=False, position=None
-        )  # the session's hello comes first, and says where it starts
+        return Decision(take=False, position=None)  # a session's hello comes first, and says where it starts
     if record.run == position.run:
         return _within(position, record)
     if record.run < position.run:
         return _from_before(position, record)
-    if record.kind == Kind.BEGIN:
-        return _next_run(position, record, begin)
-    return Decision(
-        take=False, position=position
-    )  # late data of a session whose begin was lost: it is repeated
+    return _next_run(position, record, begin)
 
 
 def _within(position: Position, record: Envelope) -> Decision:
-    """Same run: the record stands for the numbers seq - span + 1 .. seq."""
     if record.seq <= position.seq:
         return Decision(take=False, position=position)
     taken = replace(position, seq=record.seq)
-    missing = record.seq - record.span - position.seq
-    if missing <= 0:
+    if record.first <= position.seq + 1:
         return Decision(take=True, position=taken)
-    text = f"{missing} records before record {record.seq} of run {record.run} never arrived"
+    text = f"records {position.seq + 1} to {record.first - 1} of run {record.run} never arrived"
     return Decision(take=True, position=taken, anomaly=Anomaly.EVENTS_LOST, text=text)
 
 
@@ -110,33 +85,35 @@ def _from_before(position: Position, record: Envelope) -> Decision:
 
 
 def _next_run(position: Position, record: Envelope, begin: Begin | None) -> Decision:
-    taken = _after(position, Position(run=record.run, seq=record.seq))
-    anomaly, text = _link(position, begin)
+    anomaly, text = _link(position, record, begin)
+    last = position.seq
+    if begin is not None and begin.previous == position.run and begin.last is not None:
+        last = max(last, begin.last)  # what was told lost may still come, late, from a dead session
+    ended = {**position.ended, position.run: last}
+    taken = Position(run=record.run, seq=record.seq, ended=dict(sorted(ended.items())[-REMEMBERED_RUNS:]))
     return Decision(take=True, position=taken, anomaly=anomaly, text=text)
 
 
-def _link(position: Position, begin: Begin | None) -> tuple[Anomaly | None, str]:
+def _link(position: Position, record: Envelope, begin: Begin | None) -> tuple[Anomaly | None, str]:
     """How a new run hangs together with the one taken last."""
-    if begin is None:
-        return Anomaly.EVENTS_LOST, f"whether events of run {position.run} are missing cannot be read"
+    if begin is None or record.first > 0:
+        text = f"after run {position.run} comes record {record.first} of run {record.run}"
+        return Anomaly.EVENTS_LOST, text
     if begin.previous in position.ended:
         return Anomaly.TWO_NODES_ONE_ID, f"two runs follow run {begin.previous}"
-    if begin.previous != position.run or begin.last is None:
-        return (
-            Anomaly.OUTBOX_REPLACED,
-            f"a new run does not follow run {position.run}: its outbox is another one",
-        )
-    if begin.last < position.seq:
-        return (
-            Anomaly.OUTBOX_REPLACED,
-            f"run {position.run} ended at {begin.last}: its outbox is an older one",
-        )
-    if begin.last > position.seq:
-        count = begin.last - position.seq
-        return Anomaly.EVENTS_LOST, f"the last {count} records of run {position.run} never arrived"
+    if begin.previous is None or begin.last is None or begin.previous < position.run:
+        text = f"run {record.run} knows nothing of run {position.run}: its outbox is another one"
+        return Anomaly.OUTBOX_REPLACED, text
+    if begin.previous > position.run:
+        return Anomaly.EVENTS_LOST, f"run {begin.previous}, after run {position.run}, never arrived"
+    return _end(position, begin.last)
+
+
+def _end(position: Position, last: int) -> tuple[Anomaly | None, str]:
+    """How the run taken last ended, by what its outbox says."""
+    if last < position.seq:
+        return Anomaly.OUTBOX_REPLACED, f"run {position.run} ended at {last}: its outbox is an older one"
+    if last > position.seq:
+        text = f"records {position.seq + 1} to {last} of run {position.run} never arrived"
+        return Anomaly.EVENTS_LOST, text
     return None, ""
-
-
-def _after(position: Position, following: Position) -> Position:
-    ended = {**position.ended, position.run: position.seq}
-    return replace(following, ended=dict(sorted(ended.items())[-REMEMBERED_RUNS:]))
