@@ -9,6 +9,7 @@ master may not have. What a session sends is `session`'s business, what a frame 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 from contextlib import suppress
@@ -20,7 +21,7 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from vmwatch.errors import StorageError, VmwatchError
+from vmwatch.errors import VmwatchError
 from vmwatch.protocol import MAX_MESSAGE
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 QUEUE: Final = 10  # messages, in each side's ZeroMQ queue
 KERNEL_BUFFER: Final = 8 << 10  # bytes asked of the kernel for each direction
 BATCH: Final = 256  # messages in one commit of the master
+
+_CUT_BYTES: Final = 4 * MAX_MESSAGE
+"""A larger message costs its sender the connection before it is in memory; from MAX_MESSAGE to here it is
+received, so that it can be refused and counted."""
 
 HANDSHAKE_SECONDS: Final = 5
 _PING_SECONDS: Final = 5
@@ -54,7 +59,11 @@ _NODE_EVENTS: Final = (
     | zmq.EVENT_CLOSED
     | zmq.EVENT_MONITOR_STOPPED
 )
-_MASTER_EVENTS: Final = zmq.EVENT_ACCEPTED | _HANDSHAKE_FAILED | zmq.EVENT_MONITOR_STOPPED
+_MASTER_EVENTS: Final = (
+    zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _HANDSHAKE_FAILED | zmq.EVENT_DISCONNECTED
+)
+
+_monitors: Final = itertools.count()
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +72,15 @@ class LinkLost(VmwatchError):
     """There is no connection to the master, or no longer. The text says why."""
 
 
+class CannotListen(VmwatchError):
+    """The master's address cannot be had. The text says which, and why."""
+
+
 class _Monitor:
     """What libzmq tells of a socket's connections. Its own socket is closed with it."""
 
     def __init__(self, context: zmq.asyncio.Context, watched: zmq.asyncio.Socket, events: int) -> None:
-        address = _MONITOR.format(id(watched))
+        address = _MONITOR.format(next(_monitors))  # a number once only: libzmq forgets an address late
         watched.monitor(address, events)
         self._watched = watched
         self._socket = context.socket(zmq.PAIR)
@@ -88,24 +101,32 @@ class Push:
     """A node's connection to the master, for one session. Made by `open`; ended by `close`."""
 
     def __init__(self, endpoint: Endpoint, keys: Keys) -> None:
-        """For `open` alone."""
+        """For `open` alone. Raises ZMQError."""
         self._context = zmq.asyncio.Context.instance()
         self._socket = self._context.socket(zmq.PUSH)
-        _bound_buffers(self._socket, endpoint)
-        self._socket.reconnect_ivl = -1
-        self._socket.connect_timeout = HANDSHAKE_SECONDS * 1000
-        self._socket.heartbeat_ivl = _PING_SECONDS * 1000
-        self._socket.heartbeat_timeout = _SILENCE_SECONDS * 1000
-        self._socket.curve_serverkey = _public(keys.master)
-        self._socket.curve_publickey = _public(keys.node)
-        self._socket.curve_secretkey = keys.node
-        self._monitor = _Monitor(self._context, self._socket, _NODE_EVENTS)
-        self._socket.connect(str(endpoint))
+        self._now = _without_waiting(self._socket)
+        try:
+            _bound_buffers(self._socket, endpoint)
+            self._socket.reconnect_ivl = -1
+            self._socket.connect_timeout = HANDSHAKE_SECONDS * 1000
+            self._socket.heartbeat_ivl = _PING_SECONDS * 1000
+            self._socket.heartbeat_timeout = _SILENCE_SECONDS * 1000
+            self._socket.curve_serverkey = _public(keys.master)
+            self._socket.curve_publickey = _public(keys.node)
+            self._socket.curve_secretkey = keys.node
+            self._monitor = _Monitor(self._context, self._socket, _NODE_EVENTS)
+            self._socket.connect(str(endpoint))
+        except zmq.ZMQError:
+            self._socket.close()
+            raise
 
     @classmethod
     async def open(cls, endpoint: Endpoint, keys: Keys) -> Push:
         """Connect and shake hands. Raises LinkLost, with a text for an administrator."""
-        self = cls(endpoint, keys)
+        try:
+            self = cls(endpoint, keys)
+        except zmq.ZMQError as error:  # such as too many open files
+            raise LinkLost(f"no connection: {error}") from error
         try:
             async with asyncio.timeout(2 * HANDSHAKE_SECONDS):
                 await self._shake_hands()
@@ -118,8 +139,14 @@ class Push:
         return self
 
     async def send(self, frame: bytes) -> None:
-        """Hand a message to the socket; waits while its buffers are full. Not to be cancelled by `close`."""
-        await self._socket.send(frame)
+        """Hand a message to the socket; waits while its buffers are full. For one task, which ends before `close`.
+
+        Does not give way to other tasks while there is room.
+        """
+        try:
+            self._now.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            await self._socket.send(frame)
 
     async def lost(self) -> str:
         """Return when the connection is gone, with the reason."""
@@ -153,47 +180,56 @@ class Pull:
     def __init__(self, endpoint: Endpoint, keys: Keys, *, on_refused: Callable[[str], None]) -> None:
         """Bind. `on_refused` hears of each connection whose handshake failed: the peer, as far as it is known.
 
-        Raises StorageError when the address cannot be had.
+        Raises CannotListen.
         """
         self._context = zmq.asyncio.Context.instance()
         self._on_refused = on_refused
-        self._peer = "unknown"
         self._admission = AsyncioAuthenticator(self._context)
-        self._admission.start()
-        self._admission.configure_curve_callback(_ZAP_DOMAIN, credentials_provider=_Admission(keys))
         self._socket = self._context.socket(zmq.PULL)
-        _bound_buffers(self._socket, endpoint)
-        self._socket.backlog = _BACKLOG
-        self._socket.curve_server = True
-        self._socket.curve_secretkey = keys.master
-        self._socket.zap_domain = _ZAP_DOMAIN.encode()
+        self._now = _without_waiting(self._socket)
         self._monitor = _Monitor(self._context, self._socket, _MASTER_EVENTS)
-        self._now: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
         try:
+            self._admission.start()
+            self._admission.configure_curve_callback(_ZAP_DOMAIN, credentials_provider=_Admission(keys))
+            _bound_buffers(self._socket, endpoint)
+            self._socket.backlog = _BACKLOG
+            self._socket.curve_server = True
+            self._socket.curve_secretkey = keys.master
+            self._socket.zap_domain = _ZAP_DOMAIN.encode()
             self._socket.bind(str(endpoint))
         except zmq.ZMQError as error:
             self.close()
-            raise StorageError(f"cannot listen on {endpoint}: {error}") from error
+            raise CannotListen(f"cannot listen on {endpoint}: {error}") from error
 
     async def receive(self) -> list[bytes]:
         """All messages that have arrived, one at least and BATCH at most, unverified."""
-        frames = [await self._first()]
+        await asyncio.sleep(0)  # others have their turn, though there is always something
+        frames = self._arrived(BATCH)
+        if not frames:
+            frames = [cast("bytes", await self._socket.recv())]  # copied, so never a Frame
+            frames += self._arrived(BATCH - 1)
+        return frames
+
+    def _arrived(self, limit: int) -> list[bytes]:
+        frames: list[bytes] = []
         with suppress(zmq.Again):
-            while len(frames) < BATCH:
+            while len(frames) < limit:
                 frames.append(bytes(self._now.recv(zmq.NOBLOCK)))
         return frames
 
-    async def _first(self) -> bytes:
-        return cast("bytes", await self._socket.recv())  # copied, so never a Frame
-
     async def watch(self) -> None:
         """Tell of refused connections, until cancelled."""
+        peers = _Peers()
         while True:
             event, value = await self._monitor.next()
             if event == zmq.EVENT_ACCEPTED:
-                self._peer = _peer_name(value)
+                peers.accepted(value, _peer_name(value))
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                peers.admitted()
             elif event & _HANDSHAKE_FAILED:
-                self._on_refused(self._peer)
+                peers.failed()
+            elif event == zmq.EVENT_DISCONNECTED and (refused := peers.ended(value)) is not None:
+                self._on_refused(refused)
 
     def close(self) -> None:
         """Close the socket: nodes see it, and keep what they have."""
@@ -205,6 +241,43 @@ class Pull:
 def flush() -> None:
     """At the end of a service: wait until every closed socket has sent what its linger lets it."""
     zmq.asyncio.Context.instance().term()
+
+
+class _Peers:
+    """Which of the master's connections end before they were admitted, and whose they are.
+
+    libzmq names the descriptor when a connection begins and when it ends, but not whose handshake succeeded or
+    failed, and noise that does not even greet ends without a failure. So a success is taken to be of the last one
+    accepted, until the end of another shows that it was not.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, str] = {}  # descriptor -> peer, as accepted
+        self._admitted: dict[int, str] = {}
+        self._failures = 0
+
+    def accepted(self, descriptor: int, peer: str) -> None:
+        self._waiting[descriptor] = peer
+
+    def admitted(self) -> None:
+        if self._waiting:
+            descriptor, peer = self._waiting.popitem()
+            self._admitted[descriptor] = peer
+
+    def failed(self) -> None:
+        self._failures += 1  # its end comes next
+
+    def ended(self, descriptor: int) -> str | None:
+        """The peer, if it was not admitted."""
+        failed = self._failures > 0
+        self._failures -= failed
+        if descriptor in self._waiting:
+            return self._waiting.pop(descriptor)
+        peer = self._admitted.pop(descriptor, "unknown")
+        if not failed:
+            return None
+        self.admitted()  # the success was of another one
+        return peer
 
 
 class _Admission:
@@ -223,8 +296,16 @@ def _bound_buffers(sock: zmq.asyncio.Socket, endpoint: Endpoint) -> None:
     sock.ipv6 = ":" in endpoint.host
     sock.sndhwm = sock.rcvhwm = QUEUE
     sock.sndbuf = sock.rcvbuf = KERNEL_BUFFER
-    sock.maxmsgsize = MAX_MESSAGE
+    sock.maxmsgsize = _CUT_BYTES
     sock.handshake_ivl = HANDSHAKE_SECONDS * 1000
+
+
+def _without_waiting(sock: zmq.asyncio.Socket) -> zmq.Socket[bytes]:
+    """The same socket, for what need not wait: a future for each message costs ten times the message.
+
+    Only while nothing awaits the asyncio socket, or it misses what this one has seen.
+    """
+    return zmq.Socket.shadow(sock.underlying)
 
 
 def _public(secret_key: bytes) -> bytes:
@@ -240,4 +321,4 @@ def _peer_name(descriptor: int) -> str:
             finally:
                 accepted.detach()  # the descriptor is libzmq's
     except OSError:
-        return "gone already"
+        return "unknown, it was gone at once"
