@@ -24,8 +24,8 @@ _REREAD_SECONDS: Final = 0.2  # between two readings of the list, while events k
 _STRAGGLER_SECONDS: Final = 0.05
 """How long after the list an event may come that is older than it.
 
-libvirtd sends the two from different threads, and at our end an event takes two more rounds of the loop than the list.
-Taken for a newer one, it would tell a change that the comparison has told already.
+libvirtd sends the two from different threads, and at our end an event takes two more rounds of the loop. Taken for
+a newer one, it would tell a change that the comparison has told already.
 """
 
 _NOTICED: Final = timedelta(seconds=KEEPALIVE_SECONDS * (KEEPALIVE_COUNT + 1))
