@@ -12,8 +12,8 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final, Never
 
-from vmwatch.messages import Body, Heartbeat, Hello, KnownDomain, KnownSet, LibvirtState, Statistics
-from vmwatch.protocol import Envelope, Kind, Run, seal
+from vmwatch.messages import Body, Gap, Heartbeat, Hello, KnownDomain, KnownSet, LibvirtState, Statistics
+from vmwatch.protocol import Envelope, Kind, Run, fits, seal
 from vmwatch.strict import encode
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from vmwatch.outbox import Outbox, Record
+
+    _Send = Callable[[bytes], Awaitable[None]]
 
 _READ: Final = 64  # records; a session looks for heartbeats and statistics between two readings
 _FORGET_EVERY: Final = 1024  # records sent between two cleanings of the outbox
@@ -73,16 +75,16 @@ class Stream:
         self._statistics = statistics
         self.wake()
 
-    async def run(self, send: Callable[[bytes], Awaitable[None]]) -> Never:
+    async def run(self, send: _Send) -> Never:
         """One session over a fresh connection. Ends by cancellation, or by what `send` raises."""
         try:
             await self._speak(send)
         finally:
             self.idle.clear()
 
-    async def _speak(self, send: Callable[[bytes], Awaitable[None]]) -> Never:
+    async def _speak(self, send: _Send) -> Never:
         sent = self._outbox.window_before(self._sent)
-        await send(self._greeting(sent))
+        await self._send(send, Kind.HELLO, self._hello, *self._first_after(sent))
         self.beat()
         known_told = False
         while True:
@@ -94,7 +96,8 @@ class Stream:
                 self._sent = max(self._sent, sent)
             await self._send_latest(send)
             self._forget()
-            if records:
+            await asyncio.sleep(0)  # others have their turn, though `send` never waits
+            if records or self._news.is_set():
                 continue
             if not known_told:
                 await self._send_known(send)
@@ -103,29 +106,29 @@ class Stream:
                 self.idle.set()
             await self._news.wait()
 
-    def _greeting(self, sent: int) -> bytes:
-        first = self._outbox.read(after=sent, limit=1)
-        run, seq = (first[0].run, first[0].seq) if first else (self._outbox.run, self._outbox.top + 1)
-        return self._message(Kind.HELLO, self._hello, run=run, seq=seq)
+    def _first_after(self, sent: int) -> tuple[Run, int]:
+        """Run and number of the first record that this session sends."""
+        for record in self._outbox.read(after=sent, limit=1):
+            return record.run, record.seq - record.span + 1
+        return self._outbox.run, self._outbox.top + 1
 
     def _sealed(self, record: Record) -> bytes:
-        envelope = Envelope(
-            node=self._node, run=record.run, seq=record.seq, span=record.span, kind=record.kind
-        )
-        return seal(envelope, record.body, self._signature)
+        kind, body = record.kind, record.body
+        if not fits(body):
+            log.error("record not sent, too large: seq=%d bytes=%d", record.seq, len(body))
+            kind, body = Kind.GAP, encode(Gap(count=record.span, reason=f"a body of {len(body)} bytes"))
+        envelope = Envelope(node=self._node, run=record.run, seq=record.seq, span=record.span, kind=kind)
+        return seal(envelope, body, self._signature)
 
-    async def _send_known(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _send_known(self, send: _Send) -> None:
         """Nothing may be appended between reading the top and the known set: no await in between."""
-        domains = [
+        domains = tuple(
             KnownDomain(uuid=uuid, name=known.name, state=known.state)
             for uuid, known in sorted(self._outbox.known.items())
-        ]
-        message = self._message(
-            Kind.KNOWN, KnownSet(domains=tuple(domains)), run=self._outbox.run, seq=self._outbox.top
         )
-        await send(message)
+        await self._send(send, Kind.KNOWN, KnownSet(domains=domains), self._outbox.run, self._outbox.top)
 
-    async def _send_latest(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _send_latest(self, send: _Send) -> None:
         if self._heartbeat_due and self.libvirt is not None:
             self._heartbeat_due = False
             heartbeat = Heartbeat(
@@ -134,16 +137,20 @@ class Stream:
                 interval_ms=self._interval_ms,
                 libvirt=self.libvirt,
             )
-            await send(self._unnumbered(Kind.HEARTBEAT, heartbeat))
-        if self._statistics is not None:
-            statistics, self._statistics = self._statistics, None
-            await send(self._unnumbered(Kind.STATISTICS, statistics))
+            await self._send(send, Kind.HEARTBEAT, heartbeat, self._outbox.run, next(self._counter))
+        statistics = self._statistics
+        if statistics is not None:
+            await self._send(send, Kind.STATISTICS, statistics, self._outbox.run, next(self._counter))
+            if self._statistics is statistics:  # else newer ones came meanwhile
+                self._statistics = None
 
-    def _unnumbered(self, kind: Kind, body: Body) -> bytes:
-        return self._message(kind, body, run=self._outbox.run, seq=next(self._counter))
-
-    def _message(self, kind: Kind, body: Body, *, run: Run, seq: int) -> bytes:
-        return seal(Envelope(node=self._node, run=run, seq=seq, kind=kind), encode(body), self._signature)
+    async def _send(self, send: _Send, kind: Kind, body: Body, run: Run, seq: int) -> None:
+        """Send what is no record of the stream."""
+        encoded = encode(body)
+        if not fits(encoded):
+            log.error("not sent, too large: kind=%s bytes=%d", kind.name.lower(), len(encoded))
+            return
+        await send(seal(Envelope(node=self._node, run=run, seq=seq, kind=kind), encoded, self._signature))
 
     def _forget(self) -> None:
         if self._sent - self._forgotten < _FORGET_EVERY:
