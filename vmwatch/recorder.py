@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmwatch.libvirt_loop import KEEPALIVE_COUNT, KEEPALIVE_SECONDS
 from vmwatch.messages import Event, Source
-from vmwatch.snapshot import differences
+from vmwatch.snapshot import Finding, completed, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from vmwatch.hypervisor import DomainEvent, Hypervisor
     from vmwatch.outbox import Outbox
-    from vmwatch.snapshot import Finding
 
 _REREAD_SECONDS: Final = 0.2  # between two readings of the list, while events keep coming
 _STRAGGLER_SECONDS: Final = 0.05
@@ -62,7 +61,8 @@ class Recorder:
         self._news.clear()
         heard, self._heard = self._heard, []
         if heard:
-            self._append([_as_told(event) for event in heard])
+            events = completed(self._outbox.known, heard, now=self._clock(), since=self._since())
+            self._append([_as_event(event) for event in events])
 
     async def compare(self, hypervisor: Hypervisor) -> None:
         """Find what no event told, and keep it. VMs that change meanwhile are read again."""
@@ -79,7 +79,7 @@ class Recorder:
             )
             if findings:
                 log.info("found what no event told: changes=%d", len(findings))
-                self._append([_as_found(finding) for finding in findings])
+                self._append([_as_event(finding) for finding in findings])
             if not self._touched:
                 break
             settled |= self._outbox.known.keys() - self._touched
@@ -105,6 +105,10 @@ class Recorder:
     def _append(self, events: list[Event]) -> None:
         self._outbox.append(events)
         self._on_kept()
+
+
+def _as_event(event: DomainEvent | Finding) -> Event:
+    return _as_found(event) if isinstance(event, Finding) else _as_told(event)
 
 
 def _as_told(event: DomainEvent) -> Event:

@@ -10,13 +10,15 @@ that was told, by libvirt or by a snapshot, is not told again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from vmwatch.events import CopyState, EventType, effect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
+
+_Told = TypeVar("_Told", bound="Told")
 
 APPLIANCE_PREFIX: Final = "guestfs-"
 """libguestfs starts short-lived domains of this name to look into disks: no VM of anybody's."""
@@ -52,13 +54,17 @@ class Event(Protocol):
         ...
 
 
-class Seen(Event, Protocol):
-    """A domain of libvirt's list: type and subtype are what `events.state_event` tells of it."""
+class Told(Event, Protocol):
+    """An event, and the domain that it tells of."""
 
     @property
     def uuid(self) -> str:
         """As libvirt writes it: 36 characters, lower case."""
         ...
+
+
+class Seen(Told, Protocol):
+    """A domain of libvirt's list: type and subtype are what `events.state_event` tells of it."""
 
     @property
     def state(self) -> CopyState:
@@ -133,18 +139,51 @@ def differences(
         for uuid, seen in listed.items()
         for event in _arriving(known.get(uuid), seen, host_restarted=host_restarted)
     ]
-    return [
-        Finding(
-            uuid=uuid,
-            name=event.name,
-            type=event.type,
-            subtype=event.subtype,
-            time=now,
-            since=since,
-            domain_id=event.domain_id,
-        )
-        for uuid, event in leaving + arriving
-    ]
+    return [_finding(uuid, event, now, since) for uuid, event in leaving + arriving]
+
+
+def completed(
+    known: Mapping[str, Known], heard: Iterable[_Told], *, now: datetime, since: datetime | None
+) -> list[_Told | Finding]:
+    """The events heard, in their order, each after what must have come before it though nobody told it.
+
+    A name is one domain's at a time: who is told of under the name of another tells that the other has left it. That
+    was missed, and found only now; told by the comparison that follows, it would come after what has taken the name,
+    and the panel, which knows VMs by name, would take the new one for gone.
+    """
+    learned = dict(known)
+    told: list[_Told | Finding] = []
+    for event in heard:
+        for uuid in _displaced(learned, event):
+            old = learned.pop(uuid)
+            told += [
+                _finding(uuid, untold, now, since) for untold in _leaving(old, None, host_restarted=False)
+            ]
+        told.append(event)
+        state = after(learned.pop(event.uuid, None), event)
+        if state is not None:
+            learned[event.uuid] = state
+    return told
+
+
+def _displaced(known: Mapping[str, Known], event: Told) -> list[str]:
+    """The domains that bore the event's name until another one took it unheard."""
+    own = known.get(event.uuid)
+    if event.type == EventType.UNDEFINED or (own is not None and own.name == event.name):
+        return []
+    return [uuid for uuid, other in known.items() if other.name == event.name and uuid != event.uuid]
+
+
+def _finding(uuid: str, event: Event, now: datetime, since: datetime | None) -> Finding:
+    return Finding(
+        uuid=uuid,
+        name=event.name,
+        type=event.type,
+        subtype=event.subtype,
+        time=now,
+        since=since,
+        domain_id=event.domain_id,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vmwatch import events
 from vmwatch.events import CopyState
-from vmwatch.snapshot import Finding, Known, after, differences
+from vmwatch.snapshot import Finding, Known, after, completed, differences
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 BEFORE = datetime(2030, 1, 2, 3, 0, 0, tzinfo=UTC)
@@ -327,3 +327,59 @@ def test_a_first_snapshot_tells_of_every_domain(found: list[Domain]) -> None:
         else domain.state
         for domain in found
     }
+
+
+# --- what must have come before an event ---
+
+
+def event(uuid: str, kind: str, subtype: str, *, name: str = "vm", domain_id: int | None = None) -> Finding:
+    """As heard: told apart from what is found by being the very same object."""
+    return Finding(
+        uuid=uuid, name=name, type=kind, subtype=subtype, time=NOW, since=None, domain_id=domain_id
+    )
+
+
+def completions(start: dict[str, Known], *heard: Finding) -> list[str]:
+    """What is told, the uuid's last digit first; what was not heard in brackets."""
+    lines = []
+    for line in completed(start, heard, now=NOW, since=BEFORE):
+        text = f"{line.uuid[-1]} {line.name} {line.type}({line.subtype})"
+        lines.append(text if line in heard else f"[{text}]")
+    return lines
+
+
+def test_who_bore_a_name_has_left_before_another_is_told_of_under_it() -> None:
+    was = {A: known(CopyState.RUNNING, domain_id=1), B: known(CopyState.STOPPED, name="other")}
+    assert completions(was, event(C, "defined", "added"), event(C, "started", "booted", domain_id=1)) == [
+        "[0 vm stopped(unknown)]",
+        "[0 vm undefined(removed)]",
+        "2 vm defined(added)",
+        "2 vm started(booted)",
+    ]
+    assert completions({A: known(CopyState.STOPPED)}, event(B, "started", "booted", domain_id=1)) == [
+        "[0 vm undefined(removed)]",
+        "1 vm started(booted)",
+    ]
+
+
+def test_what_was_heard_is_not_found_again() -> None:
+    was = {A: known(CopyState.STOPPED)}
+    assert completions(was, event(A, "undefined", "removed"), event(B, "defined", "added")) == [
+        "0 vm undefined(removed)",
+        "1 vm defined(added)",
+    ]
+    renamed = event(A, "undefined", "renamed"), event(A, "defined", "renamed", name="new")
+    assert completions(was, *renamed, event(B, "defined", "added")) == [
+        "0 vm undefined(renamed)",
+        "0 new defined(renamed)",
+        "1 vm defined(added)",
+    ]
+
+
+def test_what_is_known_after_a_completion_has_no_name_twice() -> None:
+    """So the comparison that follows has nothing more to tell of who is gone."""
+    was = {A: known(CopyState.RUNNING, domain_id=1)}
+    heard = event(B, "started", "booted", domain_id=1)
+    ends = apply(was, completed(was, [heard], now=NOW, since=BEFORE))
+    assert ends == {B: known(CopyState.RUNNING, domain_id=1)}
+    assert told(ends, [seen(B, "started(booted)", domain_id=1)]) == []
