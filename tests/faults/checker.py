@@ -43,6 +43,9 @@ EARLY_SECONDS: Final = 3.0
 LATE_SECONDS: Final = 15.0
 """And so long after it: it may have been frozen in between."""
 
+AROUND_SECONDS: Final = 2.0
+"""How much of both books is shown beside a violation, before and after it."""
+
 _WRONG: Final = 1_000  # what a violation costs in an alignment, beside what an excused absence costs
 _EXCUSED: Final = 1
 
@@ -98,6 +101,7 @@ class _Comparison:
 
     def __init__(self, pair: _Pair, *, away: Sequence[Span], unheard: Sequence[Span]) -> None:
         self._heard = pair.heard
+        self._lines = pair.told
         self._away = away
         self._unheard = unheard
         self._violations: list[Violation] = []
@@ -217,7 +221,24 @@ class _Comparison:
                 self._violate(Wrong.DOUBLED, f"{line} was found though nothing had been missed", line)
 
     def _violate(self, wrong: Wrong, text: str, event: Heard | Told) -> None:
+        text = f"{text}; {self._around(event.time)}"
         self._violations.append(Violation(wrong=wrong, node=event.node, vm=event.vm, text=text))
+
+    def _around(self, time: float) -> str:
+        """What was heard and told about then, for who looks for the cause."""
+        heard = [str(event) for event in self._heard if abs(event.time - time) < AROUND_SECONDS]
+        told = [
+            f"{line}{' found' if line.is_found else ''}"
+            for line in sorted(self._lines, key=lambda line: line.id)
+            if abs(line.time - time) < AROUND_SECONDS
+        ]
+        spans = [
+            f"{name} {span.start:.3f}..{span.end:.3f}"
+            for name, spans in (("away", self._away), ("unheard", self._unheard))
+            for span in spans
+            if span.start - AROUND_SECONDS < time < span.end + AROUND_SECONDS
+        ]
+        return f"heard [{', '.join(heard)}] told [{', '.join(told)}] {' '.join(spans)}"
 
 
 def _walk(
