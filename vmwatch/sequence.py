@@ -78,10 +78,21 @@ def _within(position: Position, record: Envelope) -> Decision:
 
 def _from_before(position: Position, record: Envelope) -> Decision:
     """An older run than ours: what the master has of it, or a second host that speaks with this node's id."""
-    if record.run not in position.ended or record.seq <= position.ended[record.run]:
+    if record.seq <= position.ended.get(record.run, -1) or _forgotten(position, record.run):
         return Decision(take=False, position=position)
-    text = f"run {record.run} goes on at {record.seq} though run {position.run} began after it"
+    text = (
+        f"record {record.seq} of run {record.run} comes though run {position.run} began later: "
+        "two hosts have this id, or the outbox is another one and the clock was set back"
+    )
     return Decision(take=False, position=position, anomaly=Anomaly.TWO_NODES_ONE_ID, text=text)
+
+
+def _forgotten(position: Position, run: Run) -> bool:
+    """Whether it may have ended so long ago that this is not known any more.
+
+    What was before the master's first hello of a node is not: a session starts where none before it was read.
+    """
+    return len(position.ended) == REMEMBERED_RUNS and run < min(position.ended)
 
 
 def _next_run(position: Position, record: Envelope, begin: Begin | None) -> Decision:

@@ -71,11 +71,11 @@ def test_records_of_our_run_are_taken(record: Envelope, position: int, anomaly: 
         (envelope(4, 8), TWO),
         (envelope(3, 9), None),
         (envelope(3, 10), TWO),
-        (envelope(1, 10), None),
-        (envelope(2, 0, Kind.BEGIN), None),
+        (envelope(1, 10), TWO),
+        (envelope(2, 0, Kind.BEGIN), TWO),
     ],
     ids=["our last", "our begin", "a gap we have", "end of an ended run", "an ended run goes on", "an older end",
-         "an older run goes on", "a run long forgotten", "its begin"],
+         "an older run goes on", "a run that we never had", "its begin"],
 )  # fmt: skip
 def test_records_that_are_skipped(record: Envelope, anomaly: Anomaly | None) -> None:
     decision = receive(OURS, record, begin(4, 7) if record.kind == Kind.BEGIN else None)
@@ -141,6 +141,17 @@ def test_ended_runs_are_remembered_up_to_a_number() -> None:
         position = receive(position, envelope(number, 0, Kind.BEGIN), begin(number - 1, 0)).position
     assert position is not None
     assert list(position.ended) == R[39 - REMEMBERED_RUNS : 39]
+    assert receive(position, envelope(38 - REMEMBERED_RUNS, 0, Kind.BEGIN), None).anomaly is None
+    missed = new_run(39 - REMEMBERED_RUNS, 1)
+    assert receive(position, replace(envelope(39, 5), run=missed), None).anomaly == TWO
+
+
+@pytest.mark.parametrize("kind", [Kind.BEGIN, Kind.EVENT])
+def test_of_two_new_hosts_the_one_that_began_first_is_told_though_it_is_heard_second(kind: Kind) -> None:
+    position = greet(None, envelope(2, 0, Kind.HELLO)).position
+    position = receive(position, envelope(2, 0, Kind.BEGIN), begin(None, None)).position
+    other = receive(position, envelope(1, 0, kind), begin(None, None))
+    assert (other.take, other.position, other.anomaly) == (False, position, TWO)
 
 
 # A node, its sessions and a master, as they are: a session is a connection that delivers a prefix of what was sent
