@@ -8,7 +8,6 @@ heartbeat, that the master has heard everything of theirs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -16,48 +15,35 @@ if TYPE_CHECKING:
 
 SETTLING_SECONDS: Final = 1.0
 
-Nodes = tuple[int, ...]
-"""Ids of nodes, ascending."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What has changed since the last look: VM names, with the nodes where there are any."""
-
-    raised: dict[str, Nodes]
-    solved: tuple[str, ...]
+Running = tuple[tuple[int, int], ...]
+"""(node, order) of each copy that runs; an order that changed is a copy that did something else meanwhile."""
 
 
 class Duplicates:
-    """Follows, look by look, which VMs run twice."""
+    """Remembers, look by look, since when which VMs run twice."""
 
     def __init__(self) -> None:
-        self._since: dict[str, tuple[Nodes, float]] = {}
-        self._told: set[str] = set()
-
-    def look(
-        self, running_twice: Mapping[str, Nodes], *, now: float, current_since: Callable[[int, float], bool]
-    ) -> Finding:
-        """Compare with what the ledger has now: VM name -> the nodes it runs on, two at least.
-
-        `current_since(node, time)`: whether the node said after that time that nothing of it is under way.
-        """
-        self._since = {
-            name: self._since[name] if self._since.get(name, ((), 0.0))[0] == nodes else (nodes, now)
-            for name, nodes in running_twice.items()
-        }
-        raised = {
-            name: nodes
-            for name, (nodes, since) in self._since.items()
-            if name not in self._told
-            and now - since >= SETTLING_SECONDS
-            and all(current_since(node, since + SETTLING_SECONDS) for node in nodes)
-        }
-        solved = tuple(sorted(self._told - running_twice.keys()))
-        self._told = (self._told | raised.keys()) - set(solved)
-        return Finding(raised=raised, solved=solved)
+        self._since: dict[str, tuple[Running, float]] = {}
 
     @property
     def watching(self) -> bool:
-        """Whether a next look may find something though nothing new was heard."""
-        return bool(self._since or self._told)
+        """Whether the next look may find something though nothing new was heard."""
+        return bool(self._since)
+
+    def look(
+        self, running_twice: Mapping[str, Running], *, now: float, current_since: Callable[[int, float], bool]
+    ) -> dict[str, list[int]]:
+        """The duplicates, of what the ledger has now: VM name -> the nodes it runs on.
+
+        `current_since(node, time)`: whether the node said after that time that nothing of it is under way.
+        """
+        self._since = {name: self._first_seen(name, running, now) for name, running in running_twice.items()}
+        return {
+            name: [node for node, _ in running]
+            for name, (running, since) in self._since.items()
+            if all(current_since(node, since + SETTLING_SECONDS) for node, _ in running)
+        }
+
+    def _first_seen(self, name: str, running: Running, now: float) -> tuple[Running, float]:
+        seen = self._since.get(name)
+        return seen if seen is not None and seen[0] == running else (running, now)

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from vmwatch import calls, cluster, problems, sequence
+from vmwatch.duplicates import Duplicates
 from vmwatch.errors import BadBody, ProtocolError
 from vmwatch.messages import (
     Begin,
@@ -66,6 +67,8 @@ class Intake:
         self._monotonic = monotonic
         self._clock = clock
         self._warnings = Throttle(seconds=WARNING_SECONDS)
+        self._duplicates = Duplicates()
+        self._heard = True
         for node in ledger.nodes():
             presence.heard(node, interval=DEFAULT_INTERVAL, now=monotonic())
 
@@ -75,6 +78,7 @@ class Intake:
         with self._ledger.transaction() as transaction:
             for message in messages:
                 self._take(transaction, message)
+        self._heard = True
 
     def find_silent(self) -> bool:
         """Raise a problem for each node that is silent now. Whether there is any."""
@@ -84,6 +88,27 @@ class Intake:
         with self._ledger.transaction() as transaction:
             for node, seconds in silent.items():
                 problems.begin(transaction, "node_silent", node, text=f"no heartbeat for {seconds:.0f} s")
+        return True
+
+    def find_duplicates(self) -> bool:
+        """Raise a problem for each VM that runs on two nodes, solve those that no longer do. Whether any changed."""
+        if not (self._heard or self._duplicates.watching):
+            return False
+        self._heard = False
+        running_twice = self._ledger.running_twice()
+        duplicates = self._duplicates.look(
+            running_twice, now=self._monotonic(), current_since=self._presence.current_since
+        )
+        told = problems.raised_of_vms(self._ledger, "duplicate")
+        raised, solved = duplicates.keys() - told, told - running_twice.keys()
+        if not (raised or solved):
+            return False
+        with self._ledger.transaction() as transaction:
+            for name in raised:
+                text = f"runs at the same time on the nodes {', '.join(map(str, duplicates[name]))}"
+                problems.begin(transaction, "duplicate", None, name=name, text=text)
+            for name in solved:
+                problems.end(transaction, "duplicate", None, name=name)
         return True
 
     def _verified(self, untrusted_frame: bytes) -> Message | None:
@@ -171,6 +196,9 @@ class Intake:
             _enqueue_statistics(transaction, envelope.node, body)
             return
         self._presence.heard(envelope.node, interval=body.interval_ms / 1000, now=self._monotonic())
+        position = transaction.position(envelope.node)
+        if position is not None and (position.run, position.seq) == (envelope.run, body.top):
+            self._presence.current(envelope.node, now=self._monotonic())
         problems.end(transaction, "node_silent", envelope.node)
         if body.libvirt is LibvirtState.LOST:
             text = "vmwatch-node has no connection to libvirt"

@@ -125,8 +125,8 @@ class Transaction:
         self, uuid: str, name: str, before: Mapping[int, Copy], copies: Mapping[int, Copy]
     ) -> None:
         """These are the VM's copies now, where `before` were kept, and this is its name."""
-        gone = [(uuid, node) for node in before.keys() - copies.keys()]
-        self._sql.executemany("DELETE FROM vm WHERE uuid = ? AND node = ?", gone)
+        for node in before.keys() - copies.keys():
+            self._sql.execute("DELETE FROM vm WHERE uuid = ? AND node = ?", (uuid, node))
         self._sql.executemany(
             "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
             " SET name = excluded.name, state = excluded.state, place = excluded.place, balance = excluded.balance",
@@ -209,6 +209,24 @@ class Ledger:
         """The nodes that were ever heard of."""
         with self._database.reading() as sql:
             return [node for (node,) in sql.execute("SELECT id FROM node ORDER BY id")]
+
+    def problems(self, prefix: str) -> list[str]:
+        """What follows the prefix in the keys of the raised problems that begin with it."""
+        query = "SELECT substr(key, length(?1) + 1) FROM problem WHERE substr(key, 1, length(?1)) = ?1"
+        with self._database.reading() as sql:
+            return [rest for (rest,) in sql.execute(query, (prefix,))]
+
+    def running_twice(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """The VMs that run on more than one node, by uuid or by name: name -> (node, its copy's order)."""
+        names = "SELECT name FROM vm WHERE state = 'running' GROUP BY name HAVING count(DISTINCT node) > 1"
+        query = (
+            f"SELECT name, node, place FROM vm WHERE state = 'running' AND name IN ({names}) ORDER BY node"  # noqa: S608 (no value in it)
+        )
+        found: dict[str, tuple[tuple[int, int], ...]] = {}  # copies of one uuid have one name
+        with self._database.reading() as sql:
+            for name, node, place in sql.execute(query):
+                found[name] = (*found.get(name, ()), (node, place))
+        return found
 
     def first(self, key: str) -> Call | None:
         """The call that is the next of its key."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vmwatch.config import MasterSettings
     from vmwatch.service import Life
 
-_SILENCE_CHECK_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.5
 _STORAGE_RETRY_SECONDS: Final = 1.0
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ async def watch(settings: MasterSettings, life: Life) -> int:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_receive(pull, listen, intake, delivery)),
-                tasks.create_task(_look_for_silence(intake, delivery)),
+                tasks.create_task(_look_around(intake, delivery)),
                 tasks.create_task(delivery.run()),
             ]
             life.ready()
@@ -89,14 +89,14 @@ async def _listen_again(listen: Callable[[], Pull]) -> Pull:
             log.error("%s", error)  # noqa: TRY400 (expected)
 
 
-async def _look_for_silence(intake: Intake, delivery: Delivery) -> Never:
+async def _look_around(intake: Intake, delivery: Delivery) -> Never:
     while True:
-        await asyncio.sleep(_SILENCE_CHECK_SECONDS)
+        await asyncio.sleep(_LOOK_SECONDS)
         try:
-            if intake.find_silent():
+            if intake.find_silent() or intake.find_duplicates():
                 delivery.wake()
         except StorageError as error:
-            log.error("cannot keep that a node is silent: %s", error)  # noqa: TRY400 (expected)
+            log.error("cannot keep what is wrong in the cluster: %s", error)  # noqa: TRY400 (expected)
 
 
 def _panels(settings: MasterSettings) -> Callable[[], Panel]:

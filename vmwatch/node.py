@@ -35,6 +35,7 @@ _LIBVIRT_RETRY_SECONDS: Final = 0.25
 _MASTER_RETRY_SECONDS: Final = (0.1, 0.2, 0.4, 0.5)  # after the first, second, ... attempt in a row
 _WARNING_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 1.0
+_PULSE_SECONDS: Final = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ async def watch(settings: NodeSettings, life: Life) -> int:
         async with asyncio.TaskGroup() as tasks:
             work = [
                 tasks.create_task(_speak(stream, settings.connect, keys)),
-                tasks.create_task(_beat(stream, recorder, settings.heartbeat_interval)),
+                tasks.create_task(_beat(stream, settings.heartbeat_interval)),
+                tasks.create_task(_confirm(recorder, settings.heartbeat_interval, listening)),
                 tasks.create_task(_collect(stream, settings, listening)),
                 tasks.create_task(recorder.run()),
                 tasks.create_task(_follow_libvirt(settings, life, stream, recorder, listening)),
@@ -147,11 +149,18 @@ async def _hold(stream: Stream, push: Push) -> None:
             raise outcome
 
 
-async def _beat(stream: Stream, recorder: Recorder, seconds: float) -> Never:
+async def _beat(stream: Stream, seconds: float) -> Never:
+    """More often than it must be to be there: the master asks for freshness before it calls a VM a duplicate."""
     while True:
-        if stream.libvirt is LibvirtState.CONNECTED:
-            recorder.confirm()
         stream.beat()
+        await asyncio.sleep(min(seconds, _PULSE_SECONDS))
+
+
+async def _confirm(recorder: Recorder, seconds: float, listening: asyncio.Event) -> Never:
+    """Keep how long the known set has been right: what is found later has happened since."""
+    await listening.wait()
+    while True:
+        recorder.confirm()
         await asyncio.sleep(seconds)
 
 

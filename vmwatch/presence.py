@@ -21,10 +21,19 @@ class Presence:
 
     def __init__(self) -> None:
         self._nodes: dict[int, _Heard] = {}
+        self._current: dict[int, float] = {}
 
     def heard(self, node: int, *, interval: float, now: float) -> None:
         """A heartbeat came, or (at the master's start) may be expected from now on."""
         self._nodes[node] = _Heard(at=now, interval=interval)
+
+    def current(self, node: int, *, now: float) -> None:
+        """A heartbeat said that nothing of the node is under way: all that it told has been taken."""
+        self._current[node] = now
+
+    def current_since(self, node: int, time: float) -> bool:
+        """Whether the node has said so after this time."""
+        return self._current.get(node, float("-inf")) > time
 
     def silent(self, now: float) -> dict[int, float]:
         """The silent nodes, and for how many seconds they have been."""

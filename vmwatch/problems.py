@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vmwatch import calls
 
 if TYPE_CHECKING:
-    from vmwatch.ledger import Transaction
+    from vmwatch.ledger import Ledger, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,11 @@ def tell(
     log.warning("problem raised: problem=%s node=%s name=%s text=%s", problem, node, name, text)
     fields = calls.problem_fields(problem=problem, state="raised", text=text, hostnode=node, name=name)
     transaction.enqueue(_key(problem, node, name), "vmwatch.problem", fields)
+
+
+def raised_of_vms(ledger: Ledger, problem: str) -> set[str]:
+    """The names of the VMs that this problem is raised of, on whichever node."""
+    return set(ledger.problems(_key(problem, None, "")))
 
 
 def _key(problem: str, node: int | None, name: str | None) -> str:

@@ -383,3 +383,56 @@ def test_two_hosts_with_one_id_are_told_once(master: Master, caplog: pytest.LogC
     )
     assert "two_nodes_one_id raised 1" in master.problems()
     assert len(master.problems()) == len(set(caplog.messages))
+
+
+def duplicate(master: Master) -> None:
+    """`web` is heard to run on node 1 and on node 2, and both are heard of a while after it."""
+    for node in (1, 2):
+        began = frame(Kind.BEGIN, BEGIN, 0, node=node)
+        master.accept(hello(node=node), began, frame(Kind.EVENT, EVENT, 1, node=node))
+    master.intake.find_duplicates()
+    master.now += 1.1
+    master.accept(beat(0, node=1, top=1), beat(0, node=2, top=1))
+
+
+def test_a_vm_that_runs_twice_is_told_once_and_once_when_it_does_not(master: Master) -> None:
+    duplicate(master)
+    assert master.intake.find_duplicates()
+    assert not master.intake.find_duplicates()
+    assert master.problems() == ["duplicate raised None"]
+    stopped = replace(EVENT, type="stopped", subtype="destroyed")
+    master.accept(frame(Kind.EVENT, stopped, 2, node=2))
+    assert master.intake.find_duplicates()
+    assert not master.intake.find_duplicates()
+    assert master.problems() == ["duplicate raised None", "duplicate solved None"]
+
+
+def test_a_duplicate_outlives_the_master(master: Master) -> None:
+    duplicate(master)
+    assert master.intake.find_duplicates()
+    master.start()
+    assert not master.intake.find_duplicates()
+    master.accept(frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="destroyed"), 2))
+    assert master.intake.find_duplicates()
+    assert master.problems() == ["duplicate raised None", "duplicate solved None"]
+
+
+def test_two_vms_of_one_name_on_two_nodes_are_a_duplicate(master: Master) -> None:
+    duplicate(master)
+    master.accept(frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="destroyed"), 2, node=2))
+    master.accept(frame(Kind.EVENT, replace(EVENT, uuid="another"), 3, node=2))
+    assert not master.intake.find_duplicates()
+    master.now += 1.1
+    master.accept(beat(1, node=1, top=1), beat(1, node=2, top=3))
+    assert master.intake.find_duplicates()
+
+
+def test_nodes_whose_records_are_still_under_way_make_no_duplicate(master: Master) -> None:
+    for node in (1, 2):
+        master.accept(
+            hello(node=node), frame(Kind.BEGIN, BEGIN, 0, node=node), frame(Kind.EVENT, EVENT, 1, node=node)
+        )
+    master.intake.find_duplicates()
+    master.now += 1.1
+    master.accept(beat(0, node=1, top=2), beat(0, node=2, top=1))
+    assert not master.intake.find_duplicates()
