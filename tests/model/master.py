@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from tests.model.checker import Step
+from tests.model.setup import Fault
 from tests.model.world import (
     NODE,
     Call,
@@ -102,7 +103,7 @@ def _taken(
     elif take and message.kind is Kind.GAP:
         dropped = {Label(message.run, message.seq - number) for number in range(message.span)}
         outside = _warned(outside, "dropped", dropped)
-    elif take and body is None:
+    elif take and body is None and message.kind is not Kind.STATISTICS:
         outside = _warned(outside, "unreadable", {label})
     return ledger, outside
 
@@ -120,7 +121,9 @@ def _followed(
         return take, ledger, outside
     ledger = ledger._replace(told=ledger.told | {key})
     if anomaly is Anomaly.TWO_NODES_ONE_ID:
-        outside = outside._replace(strange_runs=outside.strange_runs | {message.run})
+        # Where the clock went back there is one host: what ended with the file is in doubt as well.
+        doubted = {message.run, place.run} if Fault.CLOCK_BACK in outside.harm else {message.run}
+        outside = outside._replace(strange_runs=outside.strange_runs | doubted)
     until = Label(place.run, place.seq)
     here = {call.label for call in ledger.calls} | {label for _, label, _ in world.panel.history}
     lost = {

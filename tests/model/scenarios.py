@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REPAIRED: Final = Rules(
     greet=variants.greet_midway,
-    receive=variants.receive_strangers,
+    receive=variants.receive_midway,
     known_again=True,
     forgets_first=True,
     losses_once=False,
@@ -47,11 +47,11 @@ def _both(*faults: Fault, standard: tuple[int, int], large: tuple[int, int], twi
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "kills": Scenario(
         standard=Bounds(may=KILLS, events=3, faults=2),
-        large=Bounds(may=KILLS, events=4, faults=3, late=2),
+        large=Bounds(may=KILLS, events=3, faults=3, late=2),
     ),
     "kills, two VMs": Scenario(
         standard=Bounds(may=KILLS, events=2, faults=1, vms=("a", "b"), in_flight=2, batch=2),
-        large=Bounds(may=KILLS, events=4, faults=2, vms=("a", "b"), in_flight=2, batch=2, late=2),
+        large=Bounds(may=KILLS, events=3, faults=2, vms=("a", "b"), in_flight=2, batch=2),
     ),
     "outbox lost": _both(Fault.OUTBOX_LOST, Fault.BREAK, standard=(2, 2), large=(3, 2)),
     "outbox rolled back": _both(Fault.OUTBOX_ROLLED_BACK, Fault.BREAK, standard=(3, 1), large=(3, 2)),

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from vmwatch import sequence
 from vmwatch.protocol import Envelope, Kind
-from vmwatch.sequence import REMEMBERED_RUNS, Anomaly, Decision, Position
+from vmwatch.sequence import Anomaly, Decision, Position
 
 if TYPE_CHECKING:
-    from tests.model.setup import Receive
     from vmwatch.messages import Begin
 
 # Rules that must fail.
@@ -39,6 +38,14 @@ def receive_as_it_comes(position: Position | None, record: Envelope, _begin: Beg
     return Decision(take=True, position=Position(run=record.run, seq=record.seq))
 
 
+def receive_unsuspecting(position: Position | None, record: Envelope, begin: Begin | None) -> Decision:
+    """An older run that nobody knows is taken for late data."""
+    decision = sequence.receive(position, record, begin)
+    if position is not None and record.run < position.run and record.run not in position.ended:
+        return replace(decision, anomaly=None)
+    return decision
+
+
 # Repairs.
 
 
@@ -51,34 +58,13 @@ def greet_midway(position: Position | None, hello: Envelope) -> Decision:
     return decision
 
 
-def receive_strangers(
-    position: Position | None, record: Envelope, begin: Begin | None, remembered: int = REMEMBERED_RUNS
-) -> Decision:
-    """An older run than ours that never was ours is a second host's. And a baseline has no run before it."""
-    if position is None:
-        return sequence.receive(position, record, begin)
-    if record.run < position.run and record.run not in position.ended:
-        if len(position.ended) == remembered and record.run < min(position.ended):
-            return Decision(take=False, position=position)
-        text = f"run {record.run} is not one that run {position.run} follows"
-        return Decision(take=False, position=position, anomaly=Anomaly.TWO_NODES_ONE_ID, text=text)
+def receive_midway(position: Position | None, record: Envelope, begin: Begin | None) -> Decision:
+    """And so had one whose first record is a begin that follows another run."""
     decision = sequence.receive(position, record, begin)
-    baseline = record.run == position.run and position.seq < 0 and not position.ended
-    if baseline and record.kind == Kind.BEGIN and (begin is None or begin.previous is not None):
-        text = f"nothing is kept of this node, and run {record.run} is not its first"
-        return replace(decision, anomaly=Anomaly.EVENTS_LOST, text=text)
-    return decision
-
-
-def forgetful(remembered: int) -> Receive:
-    """The repaired rule with a shorter memory of ended runs."""
-
-    def receive(position: Position | None, record: Envelope, begin: Begin | None) -> Decision:
-        decision = receive_strangers(position, record, begin, remembered)
-        after = decision.position
-        if after is None:
-            return decision
-        kept = dict(sorted(after.ended.items())[-remembered:])
-        return replace(decision, position=replace(after, ended=kept))
-
-    return receive
+    baseline = position is not None and position.seq < 0 and not position.ended
+    if not (
+        baseline and decision.take and record.kind == Kind.BEGIN and begin and begin.previous is not None
+    ):
+        return decision
+    text = f"nothing is kept of this node, and run {record.run} is not its first"
+    return replace(decision, anomaly=Anomaly.EVENTS_LOST, text=text)
