@@ -52,6 +52,7 @@ _SHOWN_AS = {
     CopyState.DEPARTED: Status.MIGRATING,
 }
 _ALIVE = (CopyState.SLEEPING, CopyState.PAUSED, CopyState.RUNNING)  # the later, the more it speaks for the VM
+_OFF = (CopyState.STOPPED, CopyState.SAVED, CopyState.CRASHED)
 _UNDER_WAY = (CopyState.INCOMING, CopyState.LEAVING)
 _RETOLD: Mapping[CopyState, tuple[str, str]] = {
     CopyState.RUNNING: (EventType.STARTED, "unknown"),
@@ -105,7 +106,7 @@ def untold(kept: CopyState | None, known: CopyState | None) -> tuple[str, str] |
         return None if kept is known else _RETOLD[known]
     if kept in (*_ALIVE, *_UNDER_WAY) and known not in _UNDER_WAY:
         return _RETOLD[known or CopyState.STOPPED]
-    if kept is None and known in (CopyState.STOPPED, CopyState.SAVED, CopyState.CRASHED):
+    if known in _OFF and kept in (None, *_OFF) and kept is not known:
         return _RETOLD[known]
     return None
 
