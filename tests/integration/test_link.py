@@ -427,3 +427,29 @@ async def test_a_client_that_connects_and_leaves_is_refused_and_a_node_that_leav
         socket.create_connection(("127.0.0.1", master.endpoint.port), source_address=("127.0.0.2", 0)).close()
         await until(lambda: bool(master.refused))
         assert len(master.refused) == 1
+
+
+def test_a_success_taken_for_another_ones_is_put_right_when_the_other_fails() -> None:
+    """A node and a stranger are accepted one after the other, before either has shaken hands."""
+    peers = link._Peers()
+    peers.accepted(7, "node")
+    peers.accepted(8, "stranger")
+    peers.admitted()
+    peers.failed()
+    assert peers.ended(8) == "stranger"
+    assert peers.ended(7) is None
+
+
+def test_a_descriptor_that_is_used_again_is_another_connection() -> None:
+    peers = link._Peers()
+    peers.accepted(7, "node")
+    peers.admitted()
+    assert peers.ended(7) is None
+    peers.accepted(7, "stranger")
+    assert peers.ended(7) == "stranger"
+
+
+def test_who_was_connected_before_the_watch_began_is_not_refused() -> None:
+    peers = link._Peers()
+    peers.admitted()
+    assert peers.ended(7) is None
