@@ -169,7 +169,7 @@ def completed(
 def _displaced(known: Mapping[str, Known], event: Told) -> list[str]:
     """The domains that bore the event's name until another one took it unheard."""
     own = known.get(event.uuid)
-    if event.type == EventType.UNDEFINED or (own is not None and own.name == event.name):
+    if own is not None and own.name == event.name:
         return []
     return [uuid for uuid, other in known.items() if other.name == event.name and uuid != event.uuid]
 

@@ -362,6 +362,13 @@ def test_who_bore_a_name_has_left_before_another_is_told_of_under_it() -> None:
     ]
 
 
+def test_a_domain_that_came_and_went_unheard_had_the_name_too() -> None:
+    assert completions({A: known(CopyState.STOPPED)}, event(B, "undefined", "removed")) == [
+        "[0 vm undefined(removed)]",
+        "1 vm undefined(removed)",
+    ]
+
+
 def test_what_was_heard_is_not_found_again() -> None:
     was = {A: known(CopyState.STOPPED)}
     assert completions(was, event(A, "undefined", "removed"), event(B, "defined", "added")) == [
