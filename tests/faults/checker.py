@@ -43,11 +43,14 @@ EARLY_SECONDS: Final = 3.0
 LATE_SECONDS: Final = 15.0
 """And so long after it: it may have been frozen in between."""
 
+RECOVERY_SECONDS: Final = 5.0
+"""A libvirtd that has just started finds guests gone, and tells nobody: its list shows it, no event does."""
+
 AROUND_SECONDS: Final = 2.0
 """How much of both books is shown beside a violation, before and after it."""
 
-_WRONG: Final = 1_000  # what a violation costs in an alignment, beside what an excused absence costs
-_EXCUSED: Final = 1
+_WRONG: Final = 10**12  # what a violation costs in an alignment, beside what an excused absence costs,
+_EXCUSED: Final = 10**8  # and that beside each millisecond between what was heard and what was told
 
 
 @dataclass(slots=True)
@@ -183,7 +186,7 @@ class _Comparison:
                 if j < len(told):
                     options.append(costs[i][j + 1] + drop[j])
                 if i < len(heard) and j < len(told) and _alike(heard[i], told[j]):
-                    options.append(costs[i + 1][j + 1])
+                    options.append(costs[i + 1][j + 1] + _distance(heard[i], told[j]))
                 costs[i][j] = min(options, default=0)
         return _walk(costs, heard, told, skip)
 
@@ -217,7 +220,8 @@ class _Comparison:
             if next(following, len(self._heard)) - before > 1:
                 continue
             since = self._heard[before].time if before >= 0 else 0.0
-            if not any(span.end >= since and span.start <= line.time for span in self._unheard):
+            unheard = (Span(start=span.start, end=span.end + RECOVERY_SECONDS) for span in self._unheard)
+            if not any(span.end >= since and span.start <= line.time for span in unheard):
                 self._violate(Wrong.DOUBLED, f"{line} was found though nothing had been missed", line)
 
     def _violate(self, wrong: Wrong, text: str, event: Heard | Told) -> None:
@@ -248,7 +252,8 @@ def _walk(
     pairs = []
     i = j = 0
     while i < len(heard) and j < len(told):
-        if _alike(heard[i], told[j]) and costs[i][j] == costs[i + 1][j + 1]:
+        matched = costs[i + 1][j + 1] + _distance(heard[i], told[j])
+        if _alike(heard[i], told[j]) and costs[i][j] == matched:
             pairs.append((i, j))
             i, j = i + 1, j + 1
         elif costs[i][j] == costs[i + 1][j] + skip[i]:
@@ -264,6 +269,11 @@ def _same(heard: Heard, told: Told) -> bool:
 
 def _alike(heard: Heard, told: Told) -> bool:
     return _same(heard, told) and -EARLY_SECONDS <= told.time - heard.time <= LATE_SECONDS
+
+
+def _distance(heard: Heard, told: Told) -> int:
+    """Milliseconds: of two events that are alike, the nearer one is the one."""
+    return round(1000 * abs(told.time - heard.time))
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -168,6 +168,14 @@ def test_the_events_around_an_absence_are_not_taken_for_those_in_it() -> None:
     assert wrongs(heard, told, away={1: [Span(start=1.5, end=3.5)]}) == [Wrong.LOST]
 
 
+def test_of_two_events_that_are_alike_the_nearer_one_is_meant() -> None:
+    """The panel has the second `suspended`: the first was missed, and what a snapshot found lies between."""
+    heard = heard_of(LIFE[:5])
+    told = [*told_of(heard[:2]), found("resumed", "unpaused", time=3.6, number=3, run="b"), told_of(heard)[4]]
+    told[-1] = dataclasses.replace(told[-1], id=4, run="b", seq=4)
+    assert wrongs(heard, told, away={1: [Span(start=1.5, end=4.5)]}) == []
+
+
 def test_another_nodes_absence_excuses_nothing() -> None:
     heard = heard_of(LIFE)
     told = told_of(heard)[1:]

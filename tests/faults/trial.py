@@ -83,14 +83,12 @@ class Trial:
 
     def _look(self, faults: Round) -> None:
         try:
-            self._wait(lambda: self._stand.is_healthy, BACK_SECONDS, "all services to be back")
-            back = time.monotonic()
-            self._wait(lambda: all(workload.rests for workload in self._workloads), BACK_SECONDS, "rest")
+            self._wait(self._is_quiet, BACK_SECONDS, "all services to be back, and all changes to end")
+            self._settle(faults, quiet=time.monotonic())
             self._raise_barriers()
         except DeadlinePassed as error:
             self._blame(faults, Violation(wrong=Wrong.STUCK, node=0, vm="", text=str(error)))
             return
-        self._settle(faults, back)
         self._compare(faults)
         for text in self._stand.deaths:
             self._blame(faults, Violation(wrong=Wrong.DIED, node=0, vm="", text=text))
@@ -110,11 +108,16 @@ class Trial:
             self._wait(lambda: observed.barriers > before, BARRIER_SECONDS, "a barrier")
         return observed.barriers > before
 
-    def _settle(self, faults: Round, back: float) -> None:
+    def _is_quiet(self) -> bool:
+        return self._stand.is_healthy and all(workload.rests for workload in self._workloads)
+
+    def _settle(self, faults: Round, *, quiet: float) -> None:
         """The panel comes to show what libvirt shows, and no problem."""
         wrong: dict[str, str] = {}
+        before: dict[str, str] = {}
 
         def settled() -> bool:
+            before.update(wrong)
             wrong.clear()
             wrong.update(self._untrue())
             return not wrong
@@ -124,18 +127,22 @@ class Trial:
         except DeadlinePassed:
             for name, status in wrong.items():
                 kind = Wrong.ALARM if name.startswith("problem ") else Wrong.UNTRUE
-                self._blame(faults, Violation(wrong=kind, node=0, vm=name, text=status))
+                history = [str(line) for line in self._registered.told if line.vm == name][-8:]
+                text = f"{status}; told last: {', '.join(history)}"
+                self._blame(faults, Violation(wrong=kind, node=0, vm=name, text=text))
         else:
-            seconds = time.monotonic() - back
+            seconds = time.monotonic() - quiet
             self.result.settled.setdefault(faults[-1].kind, []).append(seconds)
             if seconds > SLOW_SECONDS:
-                self._say(f"round {self.result.rounds} [{_trace(faults)}] the truth took {seconds:.1f} s")
+                self._say(
+                    f"round {self.result.rounds} [{_trace(faults)}] the truth took {seconds:.1f} s: {before}"
+                )
 
     def _untrue(self) -> dict[str, str]:
         """By name, what the panel shows where it is wrong; its open problems too."""
         try:
             nodes = range(1, len(self._stand.hosts) + 1)
-            wanted = truth.expected(self._stand.uri(node) for node in nodes)
+            wanted = truth.wanted(self._stand.uri(node) for node in nodes)
             shown = {vm.name: vm.status for vm in self._stand.client.vms()}
             problems = {f"problem {text}" for text in self._stand.client.problems()} - self._blamed
         except (LabError, libvirt.libvirtError, requests.RequestException) as error:
@@ -143,11 +150,7 @@ class Trial:
         for name in BESIDE:
             wanted.pop(name, None)
             shown.pop(name, None)
-        wrong = {
-            name: f"shown {status}, expected {' or '.join(wanted.get(name, truth.ABSENT))}"
-            for name, status in truth.untrue(wanted, shown).items()
-        }
-        return {**wrong, **dict.fromkeys(problems, "open")}
+        return {**truth.untrue(wanted, shown), **dict.fromkeys(problems, "open")}
 
     def _compare(self, faults: Round) -> None:
         """The two books say the same; what is still on its way has a moment."""
