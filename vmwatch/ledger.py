@@ -46,9 +46,9 @@ CREATE TABLE unread (
     PRIMARY KEY (node, run, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE call (
-    key TEXT NOT NULL, id INTEGER NOT NULL, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL,
-    PRIMARY KEY (key, id)
-) STRICT, WITHOUT ROWID;
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
+) STRICT;
+CREATE INDEX call_key ON call (key, id);
 CREATE TABLE parked (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL, reason TEXT NOT NULL
 ) STRICT"""
@@ -58,9 +58,9 @@ CREATE TABLE parked (
 class Call:
     """A call to the panel that waits: calls of one `key` (a VM, a node's statistics) are made in order."""
 
-    key: str
     id: int
     """Growing, and no other call's while the process lives: a call may be dropped while it is being made."""
+    key: str
     time: float
     """When it was enqueued (monotonic seconds, by the clock of the process that did)."""
     func: str
@@ -158,7 +158,7 @@ class Transaction:
         """Have a call made, after those that wait with the same key."""
         self._sql.execute(
             "INSERT INTO call VALUES (?, ?, ?, ?, ?)",
-            (key, next(self._ids), self._now, func, json.dumps(fields)),
+            (next(self._ids), key, self._now, func, json.dumps(fields)),
         )
         self.enqueued.add(key)
 
@@ -168,7 +168,7 @@ class Transaction:
 
     def done(self, call: Call) -> None:
         """The call has been made."""
-        self._sql.execute("DELETE FROM call WHERE key = ? AND id = ?", (call.key, call.id))
+        self._sql.execute("DELETE FROM call WHERE id = ?", (call.id,))
 
     def park(self, call: Call, reason: str) -> None:
         """Put the call aside for good: it is never made later, for newer ones have told more."""
@@ -230,7 +230,7 @@ class Ledger:
 
     def first(self, key: str) -> Call | None:
         """The call that is the next of its key."""
-        query = "SELECT key, id, time, func, fields FROM call WHERE key = ? ORDER BY id LIMIT 1"
+        query = "SELECT id, key, time, func, fields FROM call WHERE key = ? ORDER BY id LIMIT 1"
         with self._database.reading() as sql:
             row = sql.execute(query, (key,)).fetchone()
         return _call(row) if row else None
@@ -240,6 +240,6 @@ class Ledger:
         self._database.close()
 
 
-def _call(row: tuple[str, int, float, str, str]) -> Call:
-    key, identifier, time, func, fields = row
-    return Call(key=key, id=identifier, time=time, func=func, fields=json.loads(fields))
+def _call(row: tuple[int, str, float, str, str]) -> Call:
+    identifier, key, time, func, fields = row
+    return Call(id=identifier, key=key, time=time, func=func, fields=json.loads(fields))
