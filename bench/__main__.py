@@ -52,7 +52,7 @@ def main() -> int:
             print(f"\n{table(groups[-1])}", flush=True)
     except (LabError, TimeoutError) as error:
         _say("")
-        print(f"script/bench: {error}", file=sys.stderr)
+        print("\n".join((f"script/bench: {error}", *getattr(error, "__notes__", ()))), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from typing import Self
 
 _ALL_PROTOCOLS: Final = 3  # ETH_P_ALL
-_INCOMING: Final = 0  # PACKET_HOST: on loopback each packet is seen twice, leaving and arriving
+_SOL_PACKET: Final = 263
+_PACKET_IGNORE_OUTGOING: Final = 23  # on loopback each packet is seen twice, leaving and arriving
+_PACKET_STATISTICS: Final = 6
+_STATISTICS: Final = struct.Struct("=II")  # packets, and of them dropped
+_SO_RCVBUFFORCE: Final = 33
+_BUFFER: Final = 16 << 20  # bytes
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("=qq")
 _LONGEST: Final = 1 << 17
@@ -64,6 +69,8 @@ class Capture:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL_PROTOCOLS))
         self._socket.bind(("lo", _ALL_PROTOCOLS))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        self._enlarge_buffer()
         self._socket.settimeout(0.2)
         self._thread = threading.Thread(target=self._listen, name="capture")
 
@@ -85,15 +92,27 @@ class Capture:
                     if exchange.name == name and exchange.sent > after:
                         return exchange
                 if not self._news.wait(deadline - time.monotonic()):
-                    raise TimeoutError(f"the panel had no call about {name} within {seconds:g} s")
+                    missed = f"{self._dropped()} packets were not seen"
+                    raise TimeoutError(f"the panel had no call about {name} within {seconds:g} s ({missed})")
+
+    def _enlarge_buffer(self) -> None:
+        """On a busy machine this thread may have to wait for its turn: what comes meanwhile must not be lost."""
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:  # in an ordinary user's namespace: as much as the machine lets everybody have
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+
+    def _dropped(self) -> int:
+        counts = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
+        return int(_STATISTICS.unpack(counts)[1])
 
     def _listen(self) -> None:
         while not self._ends:
             try:
-                packet, ancillary, _, address = self._socket.recvmsg(_LONGEST, 256)
+                packet, ancillary, _, _ = self._socket.recvmsg(_LONGEST, 256)
             except TimeoutError:
                 continue
-            if address[2] == _INCOMING and packet[9] == _TCP:
+            if packet[9] == _TCP:
                 seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
                 self._take(packet, seconds * 1_000_000_000 + nanoseconds)
 

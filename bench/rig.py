@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -41,8 +42,24 @@ class Rig:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):
+            error.add_note(self._findings())
         self._open.close()
+
+    def _findings(self) -> str:
+        """How the services stand, and the last that each has said: for whoever asks why it failed."""
+        found = []
+        for service in ("node", "master"):
+            config = self.folder / f"{service}.conf"
+            if config.exists():
+                command = [sys.executable, "-m", "vmwatch.cli", "status", service, str(config)]
+                found.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+        found += [
+            f"--- {file.name}\n{file.read_text(errors='replace')[-1000:]}"
+            for file in sorted(self.folder.glob("*.out"))
+        ]
+        return "\n".join(found)
 
     def start_panel(self) -> PanelClient:
         """Start the panel, which takes every VM; return a user of it."""
