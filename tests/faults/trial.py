@@ -135,7 +135,7 @@ class Trial:
             self.result.settled.setdefault(faults[-1].kind, []).append(seconds)
             if seconds > SLOW_SECONDS:
                 self._say(
-                    f"round {self.result.rounds} [{_trace(faults)}] the truth took {seconds:.1f} s: {before}"
+                    f"round {self.result.rounds} [{_trace(faults)}] the truth took {seconds:.1f} s: {_few(before)}"
                 )
 
     def _untrue(self) -> dict[str, str]:
@@ -197,6 +197,11 @@ class Trial:
             return condition()
 
         wait_for(tended, seconds=seconds, what=what, pause=TICK)
+
+
+def _few(wrong: dict[str, str]) -> str:
+    """The last one that was wrong, and how many were at all."""
+    return " ".join(f"{len(wrong)} wrong, the last {name}: {text}" for name, text in list(wrong.items())[-1:])
 
 
 def _trace(faults: Round) -> str:
