@@ -10,7 +10,7 @@ import http.client
 import io
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -54,11 +54,32 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Timed(sock, self.fp.detach()))
 
 
-class _PlainConnection(HTTPConnection):
+class _OneSend(http.client.HTTPConnection):
+    """Sends the head of a request and its body at once: the server need not wake up for half a request."""
+
+    _held: list[bytes] | None = None
+
+    def endheaders(self, message_body: Any = None, *, encode_chunked: bool = False) -> None:  # noqa: ANN401
+        self._held = []
+        try:
+            super().endheaders(message_body, encode_chunked=encode_chunked)
+            held = self._held
+        finally:
+            self._held = None
+        self.send(b"".join(held))
+
+    def send(self, data: Any) -> None:  # noqa: ANN401 (http.client takes files and iterables too)
+        if self._held is None or not isinstance(data, bytes):
+            super().send(data)
+        else:
+            self._held.append(data)
+
+
+class _PlainConnection(_OneSend, HTTPConnection):
     response_class = _Response
 
 
-class _SecureConnection(HTTPSConnection):
+class _SecureConnection(_OneSend, HTTPSConnection):
     response_class = _Response
 
 

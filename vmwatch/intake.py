@@ -21,7 +21,6 @@ from vmwatch.messages import (
     Event,
     Gap,
     Heartbeat,
-    Hello,
     KnownSet,
     LibvirtState,
     Source,
@@ -120,11 +119,11 @@ class Intake:
 
     def _take(self, transaction: Transaction, message: Message) -> None:
         envelope = message.envelope
-        if envelope.kind in (Kind.BEGIN, Kind.EVENT, Kind.GAP):
+        if envelope.numbered:
             self._take_record(transaction, message)
             return
         body = self._read(message)
-        if isinstance(body, Hello):
+        if envelope.kind == Kind.HELLO:  # its body, which a newer node may write, decides nothing
             _follow(transaction, envelope, sequence.greet(transaction.position(envelope.node), envelope))
         elif isinstance(body, KnownSet):
             self._compare(transaction, envelope, body)

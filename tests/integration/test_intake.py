@@ -395,6 +395,13 @@ def duplicate(master: Master) -> None:
     master.accept(beat(0, node=1, top=1), beat(0, node=2, top=1))
 
 
+def test_a_newer_nodes_hello_and_records_do_not_stop_its_stream(master: Master) -> None:
+    master.accept(frame(Kind.HELLO, b'{"of":"a later version"}', 0))
+    master.accept(frame(Kind.BEGIN, BEGIN, 0), frame(9, b"{}", 1), event(2))
+    assert master.events() == ["web started(booted) running"]
+    assert master.problems() == ["unreadable_record raised 1"]
+
+
 def test_a_vm_that_runs_twice_is_told_once_and_once_when_it_does_not(master: Master) -> None:
     duplicate(master)
     assert master.intake.find_duplicates()
