@@ -52,14 +52,14 @@ def _at_host(setup: Setup, world: World, number: int, host: Host) -> Iterator[_O
                 yield Fault.BREAK, replaced(left, number, without), which + how
             yield Fault.NODE_KILLED, replaced(left, number, dead), which + how
         yield from _dropped(world, number, host, which)
-    harmed, lost = harm(world, Fault.OUTBOX_LOST), host._replace(process=None, outbox=Outbox())
+    harmed, lost = _harm(world, Fault.OUTBOX_LOST), host._replace(process=None, outbox=Outbox())
     yield Fault.OUTBOX_LOST, replaced(_excused(harmed, lost), number, lost), which
     if Fault.CLOCK_BACK not in world.outside.harm:  # the second time, runs here would get ids that were given
-        harmed = harm(world, Fault.CLOCK_BACK)
+        harmed = _harm(world, Fault.CLOCK_BACK)
         early = harmed._replace(outside=harmed.outside._replace(clock=0))
         yield Fault.CLOCK_BACK, replaced(_excused(early, lost), number, lost), which
     if (older := world.outside.outbox_copy) is not None:
-        harmed, back = harm(world, Fault.OUTBOX_ROLLED_BACK), host._replace(process=None, outbox=older)
+        harmed, back = _harm(world, Fault.OUTBOX_ROLLED_BACK), host._replace(process=None, outbox=older)
         excused = _excused(harmed, back)
         used = excused._replace(outside=excused.outside._replace(outbox_copy=None))
         yield Fault.OUTBOX_ROLLED_BACK, replaced(used, number, back), which
@@ -86,7 +86,7 @@ def _dropped(world: World, number: int, host: Host, which: str) -> Iterator[_Out
     message = Message(Kind.GAP, gone.message.run, gone.message.seq, span, span)
     left = (*records[:start], Record(gone.id, message), *records[place + 1 :])
     changed = host._replace(outbox=host.outbox._replace(records=left))
-    yield Fault.DROPPED, replaced(harm(world, Fault.DROPPED), number, changed), which
+    yield Fault.DROPPED, replaced(_harm(world, Fault.DROPPED), number, changed), which
 
 
 def _at_master(setup: Setup, world: World) -> Iterator[_Outcome]:
@@ -100,10 +100,10 @@ def _at_master(setup: Setup, world: World) -> Iterator[_Outcome]:
         yield Fault.COMMIT_FAILED, failed._replace(master=failed.master._replace(batch=())), ""
         if not setup.rules.one_commit:
             yield Fault.MASTER_KILLED, _half_committed(setup, world, dead), ", between position and calls"
-    lost = harm(dead, Fault.LEDGER_LOST)
+    lost = _harm(dead, Fault.LEDGER_LOST)
     yield Fault.LEDGER_LOST, lost._replace(master=lost.master._replace(ledger=Ledger())), ""
     if (older := world.outside.ledger_copy) is not None:
-        back = harm(dead, Fault.LEDGER_ROLLED_BACK)
+        back = _harm(dead, Fault.LEDGER_ROLLED_BACK)
         back = back._replace(outside=back.outside._replace(ledger_copy=None))
         yield Fault.LEDGER_ROLLED_BACK, back._replace(master=back.master._replace(ledger=older)), ""
 
@@ -124,9 +124,9 @@ def _closed(world: World) -> World:
 
 def _second_host(world: World) -> Iterator[_Outcome]:
     first, absent = world.hosts
-    twin = harm(world, Fault.TWIN)
+    twin = _harm(world, Fault.TWIN)
     yield Fault.TWIN, replaced(twin, 1, absent._replace(here=True)), ""
-    clone = harm(world, Fault.CLONED)
+    clone = _harm(world, Fault.CLONED)
     yield Fault.CLONED, replaced(clone, 1, absent._replace(here=True, outbox=first.outbox)), ""
 
 
@@ -141,7 +141,7 @@ def _copies_made(setup: Setup, world: World) -> Iterator[Step[World]]:
         yield Step("a copy of the ledger is made", world._replace(outside=copied), progress=False)
 
 
-def harm(world: World, fault: Fault) -> World:
+def _harm(world: World, fault: Fault) -> World:
     """The world, in which something was harmed: so a problem may be told, and a loss."""
     return world._replace(outside=world.outside._replace(harm=world.outside.harm | {fault}))
 

@@ -93,6 +93,8 @@ def _taken(
 ) -> tuple[Ledger, Outside]:
     """`Intake._take`."""
     if message.kind is Kind.HELLO:
+        if message.body is None and not rules.hello_by_envelope:
+            return ledger, outside
         return _followed(rules, world, ledger, outside, message)[1:]
     if message.kind is Kind.KNOWN:
         return _compared(rules, ledger, message), outside

@@ -14,6 +14,8 @@ from vmwatch.protocol import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.model.world import States
+
 _NEXT = {
     None: (EventType.STARTED, "booted"),
     CopyState.STOPPED: (EventType.STARTED, "booted"),
@@ -21,6 +23,8 @@ _NEXT = {
     CopyState.PAUSED: (EventType.STOPPED, "destroyed"),
 }
 """What a VM does next: three states, so that missing one, or two, shows."""
+
+_HELLO: States = ()  # the body of a hello: None would be one that cannot be read
 
 _FOUND = {
     CopyState.RUNNING: (EventType.STARTED, "unknown"),
@@ -60,7 +64,10 @@ def _host_steps(setup: Setup, world: World, number: int, host: Host) -> Iterator
     session = host.process.session
     if session is None:
         if world.master.batch is not None:
-            yield Step(f"{name} says hello", _connect(setup, world, number, host), progress=True)
+            yield Step(f"{name} says hello", _connect(setup, world, number, host, _HELLO), progress=True)
+            if Fault.UNREADABLE in setup.bounds.may and world.outside.faults:
+                said = _connect(setup, _unreadable(world), number, host, None)
+                yield Step(f"{name} says hello, unreadable", said, progress=False)
         return
     if len(session.wire) < setup.bounds.in_flight:
         yield from _send(setup, world, number, host, name)
@@ -149,7 +156,7 @@ def _said(host: Host) -> str:
     return f"{label.run}.{label.seq}"
 
 
-def _connect(setup: Setup, world: World, number: int, host: Host) -> World:
+def _connect(setup: Setup, world: World, number: int, host: Host, body: States | None) -> World:
     """A session begins: `Stream._greeting`, from the window back."""
     process = host.process
     assert process is not None
@@ -157,7 +164,7 @@ def _connect(setup: Setup, world: World, number: int, host: Host) -> World:
     if setup.rules.forgets_first:
         host = forgotten(host, cursor)
     first = next(record for record in host.outbox.records if record.id > cursor).message
-    hello = Message(Kind.HELLO, first.run, first.seq, None)
+    hello = Message(Kind.HELLO, first.run, first.seq - first.span + 1, body)
     session = Session(cursor=cursor, wire=(hello,))
     return replaced(world, number, host._replace(process=process._replace(session=session)))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REPAIRED: Final = Rules(
     greet=variants.greet_midway,
     receive=variants.receive_midway,
+    hello_by_envelope=True,
     known_again=True,
     forgets_first=True,
     losses_once=False,
@@ -35,7 +36,9 @@ class Scenario:
     large: Bounds
 
 
-def _both(*faults: Fault, standard: tuple[int, int], large: tuple[int, int], twins: bool = False) -> Scenario:
+def _scenario(
+    *faults: Fault, standard: tuple[int, int], large: tuple[int, int], twins: bool = False
+) -> Scenario:
     """Bounds from (events, faults): the smaller ones with one message in flight, the larger ones with more."""
     may = frozenset(faults)
     return Scenario(
@@ -46,22 +49,26 @@ def _both(*faults: Fault, standard: tuple[int, int], large: tuple[int, int], twi
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "kills": Scenario(
-        standard=Bounds(may=KILLS, events=3, faults=2),
+        standard=Bounds(may=KILLS, events=2, faults=2),
         large=Bounds(may=KILLS, events=3, faults=3, late=2),
+    ),
+    "kills, a longer stream": Scenario(
+        standard=Bounds(may=KILLS, events=4, faults=1),
+        large=Bounds(may=KILLS, events=5, faults=2, in_flight=2),
     ),
     "kills, two VMs": Scenario(
         standard=Bounds(may=KILLS, events=2, faults=1, vms=("a", "b"), in_flight=2, batch=2),
         large=Bounds(may=KILLS, events=3, faults=2, vms=("a", "b"), in_flight=2, batch=2),
     ),
-    "outbox lost": _both(Fault.OUTBOX_LOST, Fault.BREAK, standard=(2, 2), large=(3, 2)),
-    "outbox rolled back": _both(Fault.OUTBOX_ROLLED_BACK, Fault.BREAK, standard=(3, 1), large=(3, 2)),
-    "ledger lost": _both(Fault.LEDGER_LOST, Fault.NODE_KILLED, standard=(2, 2), large=(3, 3)),
-    "ledger rolled back": _both(Fault.LEDGER_ROLLED_BACK, standard=(4, 1), large=(5, 2)),
-    "unreadable": _both(Fault.UNREADABLE, Fault.BREAK, standard=(2, 2), large=(3, 3)),
-    "dropped": _both(Fault.DROPPED, Fault.BREAK, standard=(2, 2), large=(3, 3)),
-    "clock goes back": _both(Fault.CLOCK_BACK, Fault.BREAK, standard=(2, 2), large=(3, 2)),
-    "two hosts": _both(Fault.TWIN, Fault.BREAK, standard=(2, 1), large=(2, 2), twins=True),
-    "cloned": _both(Fault.CLONED, Fault.BREAK, standard=(2, 1), large=(2, 2), twins=True),
+    "outbox lost": _scenario(Fault.OUTBOX_LOST, Fault.BREAK, standard=(2, 2), large=(3, 2)),
+    "outbox rolled back": _scenario(Fault.OUTBOX_ROLLED_BACK, Fault.BREAK, standard=(3, 1), large=(3, 2)),
+    "ledger lost": _scenario(Fault.LEDGER_LOST, Fault.NODE_KILLED, standard=(2, 2), large=(3, 3)),
+    "ledger rolled back": _scenario(Fault.LEDGER_ROLLED_BACK, standard=(4, 1), large=(5, 2)),
+    "unreadable": _scenario(Fault.UNREADABLE, Fault.BREAK, standard=(2, 2), large=(3, 3)),
+    "dropped": _scenario(Fault.DROPPED, Fault.BREAK, standard=(2, 2), large=(3, 3)),
+    "clock goes back": _scenario(Fault.CLOCK_BACK, Fault.BREAK, standard=(2, 2), large=(3, 2)),
+    "two hosts": _scenario(Fault.TWIN, Fault.BREAK, standard=(2, 1), large=(2, 2), twins=True),
+    "cloned": _scenario(Fault.CLONED, Fault.BREAK, standard=(2, 1), large=(2, 2), twins=True),
 }
 
 

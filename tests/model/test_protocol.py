@@ -15,12 +15,12 @@ LARGE = os.environ.get("VMWATCH_MODEL") == "large"
 FOUND = {
     "ledger lost": "calls that were in it are lost, and nobody is told",
     "ledger rolled back": "calls that were in it are lost, and nobody is told",
-    "unreadable": "the status is wrong until the next session",
+    "unreadable": "without the hello nothing is taken; the status is wrong until the next session",
     "dropped": "the status is wrong until the next session",
 }
 """What the model found, not yet repaired in the product: scenario -> what goes wrong in it."""
 
-pytestmark = pytest.mark.timeout(7200 if LARGE else 120)
+pytestmark = pytest.mark.timeout(7200 if LARGE else 600)
 
 
 def bounds(name: str) -> Bounds:

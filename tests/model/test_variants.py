@@ -36,6 +36,12 @@ VARIANTS = {
         says="without a reason: events_lost",
         steps=25,
     ),
+    "a hello that cannot be read is none": Variant(
+        rules=replace(REPAIRED, hello_by_envelope=False),
+        bounds=small(Fault.UNREADABLE, events=1),
+        says="lost and nobody was told",
+        steps=15,
+    ),
     "no begin": Variant(
         rules=Rules(receive=variants.receive_unlinked),
         bounds=small(Fault.OUTBOX_LOST),
@@ -80,6 +86,12 @@ VARIANTS = {
         bounds=small(Fault.LEDGER_LOST, Fault.NODE_KILLED, events=2, number=3),
         says="without a reason: two_nodes_one_id",
         steps=26,
+    ),
+    "the known set is told once a session": Variant(
+        rules=replace(REPAIRED, known_again=False),
+        bounds=small(Fault.DROPPED, events=1),
+        says="the panel shows nothing",
+        steps=15,
     ),
     "a loss is told once a run": Variant(
         rules=replace(REPAIRED, losses_once=True),
