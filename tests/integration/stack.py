@@ -47,7 +47,7 @@ class Stack:
         """Nothing is started.
 
         `settings`: `heartbeat_interval`, `statistics_interval`; `wait`, the node waits for libvirt; `small_disk`,
-        the service, `node` or `master`, that keeps its state on a disk of 1 MiB.
+        the service, `node` or `master`, that keeps its state on a disk of 16 MiB.
         """
         self.driver = driver
         self.folder = folder
@@ -181,7 +181,7 @@ class Stack:
     def _on_small_disk(self, state: Path, command: list[str]) -> list[str]:
         """The command with a disk of its own mounted where its state is, which nobody else sees."""
         state.mkdir()
-        mount = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
+        mount = 'mount -t tmpfs -o size=16m none "$0" && exec "$@"'
         unshare = shutil.which("unshare") or "unshare"
         return [
             unshare,
