@@ -100,12 +100,14 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @asynccontextmanager
-async def delivering(ledger: Ledger, panel: PanelServer) -> AsyncIterator[Delivery]:
+async def delivering(
+    ledger: Ledger, panel: PanelServer, *, missed_seconds: float = MISSED_SECONDS
+) -> AsyncIterator[Delivery]:
     delivery = Delivery(
         ledger,
         open_panel=lambda: Panel(Access(url=panel.url, user="admin", password="secret")),
         clock=time.monotonic,
-        missed_seconds=MISSED_SECONDS,
+        missed_seconds=missed_seconds,
     )
     running = asyncio.create_task(delivery.run())
     try:
@@ -304,7 +306,7 @@ async def test_an_unknown_vm_does_not_hold_up_others(ledger: Ledger, panel: Pane
     for number in range(20):
         enqueue(ledger, f"alien{number}", 1)
     enqueue(ledger, "web", *range(20))
-    async with delivering(ledger, panel):
+    async with delivering(ledger, panel, missed_seconds=60.0):
         await until(lambda: len(panel.taken("web")) == 20)
         assert parked(ledger) == []
 
