@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 REPAIRED: Final = Rules(
     greet=variants.greet_midway,
     receive=variants.receive_midway,
-    hello_by_envelope=True,
     known_again=True,
     forgets_first=True,
     losses_once=False,
@@ -50,7 +49,7 @@ def _scenario(
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "kills": Scenario(
         standard=Bounds(may=KILLS, events=2, faults=2),
-        large=Bounds(may=KILLS, events=3, faults=3, late=2),
+        large=Bounds(may=KILLS, events=4, faults=2, late=2),
     ),
     "kills, a longer stream": Scenario(
         standard=Bounds(may=KILLS, events=4, faults=1),

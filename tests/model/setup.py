@@ -75,7 +75,7 @@ class Rules:
     untold: Untold = cluster.untold
     window: int = 0
     """Added to the window of the outbox: -1 is one record less than what may be under way."""
-    hello_by_envelope: bool = False
+    hello_by_envelope: bool = True
     """A hello whose body cannot be read is one all the same."""
     known_at_its_place: bool = True
     """The known set counts only as of the master's own position."""

@@ -15,7 +15,7 @@ LARGE = os.environ.get("VMWATCH_MODEL") == "large"
 FOUND = {
     "ledger lost": "calls that were in it are lost, and nobody is told",
     "ledger rolled back": "calls that were in it are lost, and nobody is told",
-    "unreadable": "without the hello nothing is taken; the status is wrong until the next session",
+    "unreadable": "the status is wrong until the next session",
     "dropped": "the status is wrong until the next session",
 }
 """What the model found, not yet repaired in the product: scenario -> what goes wrong in it."""

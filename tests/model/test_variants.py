@@ -37,7 +37,7 @@ VARIANTS = {
         steps=25,
     ),
     "a hello that cannot be read is none": Variant(
-        rules=replace(REPAIRED, hello_by_envelope=False),
+        rules=Rules(hello_by_envelope=False),
         bounds=small(Fault.UNREADABLE, events=1),
         says="lost and nobody was told",
         steps=15,
