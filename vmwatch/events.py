@@ -160,7 +160,7 @@ REASONS: Final[Mapping[str, Sequence[tuple[str, EventType, str]]]] = {
         ("shutting_down", EventType.SUSPENDED, "unknown"),
         ("snapshot", EventType.SUSPENDED, "paused"),
         ("crashed", EventType.CRASHED, "panicked"),
-        ("starting_up", EventType.SUSPENDED, "unknown"),
+        ("starting_up", EventType.SUSPENDED, "starting_up"),  # never told: see snapshot.py
         ("postcopy", EventType.SUSPENDED, "postcopy"),
         ("postcopy_failed", EventType.SUSPENDED, "postcopy_failed"),
         ("api_error", EventType.SUSPENDED, "api_error"),

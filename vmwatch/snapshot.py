@@ -27,6 +27,7 @@ _ALIVE: Final = frozenset(
     {CopyState.RUNNING, CopyState.PAUSED, CopyState.SLEEPING, CopyState.INCOMING, CopyState.LEAVING}
 )
 
+_STARTING: Final = (EventType.SUSPENDED, "starting_up")
 _WAITS: Final = frozenset({(EventType.SUSPENDED, "migrated"), (EventType.SUSPENDED, "unknown")})
 
 
@@ -215,12 +216,15 @@ def _leaving(known: Known, seen: Seen | None, *, host_restarted: bool) -> Iterat
 
 
 def _arriving(known: Known | None, seen: Seen, *, host_restarted: bool) -> Iterator[Event]:
+    # libvirt lists it as paused, and is about to tell that it started, or failed to.
+    is_starting = (seen.type, seen.subtype) == _STARTING
     if known is None:
-        yield from _new(seen)
+        yield from () if is_starting else _new(seen)
         return
     if seen.name != known.name:
         yield _Untold(name=seen.name, type=EventType.DEFINED, subtype="renamed", domain_id=seen.domain_id)
-    if _restarted(known, seen, host_restarted=host_restarted) or not _same(known, seen):
+    changed = _restarted(known, seen, host_restarted=host_restarted) or not _same(known, seen)
+    if changed and not is_starting:
         yield seen
 
 
