@@ -43,7 +43,7 @@ OPEN: Final = frozenset({Kind.DISK_FULL_NODE, Kind.DISK_FULL_MASTER, Kind.CORRUP
 """Faults that the services are not yet said to survive: only on demand."""
 
 LONG: Final = frozenset({Kind.FREEZE_PANEL_BEYOND_TIMEOUT})
-"""Faults for the long form only."""
+"""Faults for the long form only, and there for every eighth deck: each holds up half a minute."""
 
 STANDARD: Final = tuple(kind for kind in Kind if kind not in OPEN | LONG)
 
@@ -58,6 +58,7 @@ _LASTING: Final = {
 }
 _LASTING_ELSE: Final = (0.0, 2.0)
 _MOST_AT_ONCE: Final = 3
+_LONG_EVERY: Final = 8  # decks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +81,16 @@ Round = tuple[Fault, ...]
 
 
 def rounds(seed: int, *, nodes: int, kinds: Sequence[Kind]) -> Iterator[Round]:
-    """The rounds, without end. Each kind comes as often as the others."""
+    """The rounds, without end. Each kind comes as often as the others, but for `LONG`."""
     random = Random(seed)
     deck: list[Kind] = []
+    decks = 0
     while True:
         count = random.choice((1, 1, 1, 2, _MOST_AT_ONCE))
         while len(deck) < count:
-            deck += random.sample(kinds, len(kinds))
+            wanted = [kind for kind in kinds if kind not in LONG or decks % _LONG_EVERY == 0]
+            deck += random.sample(wanted, len(wanted))
+            decks += 1
         yield tuple(_fault(random, deck.pop(0), nodes) for _ in range(count))
 
 

@@ -23,6 +23,13 @@ def test_each_kind_comes_as_often_as_the_others_and_to_every_node() -> None:
     assert {fault.node for fault in faults} == {1, 2, 3}
 
 
+def test_what_takes_long_comes_seldom() -> None:
+    kinds = [*STANDARD, *LONG]
+    faults = [fault for faults in islice(rounds(1, nodes=2, kinds=kinds), 1000) for fault in faults]
+    counts = Counter(fault.kind for fault in faults)
+    assert all(0 < counts[kind] < counts[Kind.CUT] / 4 for kind in LONG)
+
+
 def test_what_need_not_be_survived_yet_is_not_in_the_standard_form() -> None:
     assert set(STANDARD) | OPEN | LONG == set(Kind)
     assert not set(STANDARD) & (OPEN | LONG)
