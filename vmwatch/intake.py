@@ -98,7 +98,7 @@ class Intake:
         duplicates = self._duplicates.look(
             running_twice, now=self._monotonic(), current_since=self._presence.current_since
         )
-        told = problems.raised_of_vms(self._ledger, "duplicate")
+        told = problems.raised_of_vms(self._ledger, "duplicate", None)
         raised, solved = duplicates.keys() - told, told - running_twice.keys()
         if not (raised or solved):
             return False
@@ -204,6 +204,15 @@ class Intake:
             problems.begin(transaction, "libvirt_lost", envelope.node, text=text)
         else:
             problems.end(transaction, "libvirt_lost", envelope.node)
+        self._hear_of_silent_vms(transaction, envelope.node, set(body.not_responding))
+
+    def _hear_of_silent_vms(self, transaction: Transaction, node: int, silent: set[str]) -> None:
+        told = problems.raised_of_vms(self._ledger, "vm_not_responding", node)
+        for name in sorted(silent - told):
+            text = "its QEMU does not answer libvirt: it may run on, but cannot be stopped or moved"
+            problems.begin(transaction, "vm_not_responding", node, name=name, text=text)
+        for name in sorted(told - silent):
+            problems.end(transaction, "vm_not_responding", node, name=name)
 
     def _refuse(self, error: ProtocolError) -> None:
         self.refused[error.reason] += 1

@@ -92,12 +92,16 @@ class KnownSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The node is there. `top` is the number of the last record of this run; the next comes in `interval_ms`."""
+    """The node is there. `top` is the number of the last record of this run; the next comes in `interval_ms`.
+
+    `not_responding`: the names of the VMs whose QEMU has not answered libvirt for a while.
+    """
 
     top: int
     time: datetime
     interval_ms: int
     libvirt: LibvirtState
+    not_responding: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

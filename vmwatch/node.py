@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch import __version__, config, link, messages
@@ -19,8 +20,9 @@ from vmwatch.hypervisor import Hypervisor
 from vmwatch.link import LinkLost, Push
 from vmwatch.messages import Hello, LibvirtState
 from vmwatch.outbox import Outbox
+from vmwatch.patience import Patience
 from vmwatch.protocol import Keys, derive_keys
-from vmwatch.readings import boot_id
+from vmwatch.readings import boot_id, read_unanswered
 from vmwatch.recorder import Recorder
 from vmwatch.service import Flag, Life, Program, run
 from vmwatch.session import Stream
@@ -36,6 +38,9 @@ _MASTER_RETRY_SECONDS: Final = (0.1, 0.2, 0.4, 0.5)  # after the first, second, 
 _WARNING_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 1.0
 _PULSE_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 10.0
+"""A QEMU that has not answered for so long does not respond; libvirt itself waits without end."""
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,7 @@ async def watch(settings: NodeSettings, life: Life) -> int:
                 tasks.create_task(_beat(stream, settings.heartbeat_interval)),
                 tasks.create_task(_confirm(recorder, settings.heartbeat_interval, listening)),
                 tasks.create_task(_collect(stream, settings, listening)),
+                tasks.create_task(_look_for_silence(stream, settings, listening)),
                 tasks.create_task(recorder.run()),
                 tasks.create_task(_follow_libvirt(settings, life, stream, recorder, listening)),
             ]
@@ -173,6 +179,20 @@ async def _collect(stream: Stream, settings: NodeSettings, listening: asyncio.Ev
         if domains is not None:
             stream.offer(messages.Statistics(time=_now(), domains=tuple(domains)))
         await asyncio.sleep(settings.statistics_interval)
+
+
+async def _look_for_silence(stream: Stream, settings: NodeSettings, listening: asyncio.Event) -> Never:
+    """Tell of VMs whose QEMU does not answer: their statuses are the last that libvirt had of them."""
+    calls = Patience(name="libvirt-control", limit=1)
+    read = partial(read_unanswered, settings.libvirt_uri)
+    await listening.wait()
+    while True:
+        with suppress(HypervisorLost, TimeoutError):  # who follows libvirt tells of that
+            waits = await calls.call(read, seconds=_LOOK_SECONDS)
+            stream.not_responding = tuple(
+                sorted(name for name, wait in waits.items() if wait > _ANSWER_SECONDS)
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _say_farewell(stream: Stream) -> None:

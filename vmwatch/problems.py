@@ -40,9 +40,9 @@ def tell(
     transaction.enqueue(_key(problem, node, name), "vmwatch.problem", fields)
 
 
-def raised_of_vms(ledger: Ledger, problem: str) -> set[str]:
-    """The names of the VMs that this problem is raised of, on whichever node."""
-    return set(ledger.problems(_key(problem, None, "")))
+def raised_of_vms(ledger: Ledger, problem: str, node: int | None) -> set[str]:
+    """The names of the VMs that this problem is raised of, on this node (None: it is told of no node)."""
+    return set(ledger.problems(_key(problem, node, "")))
 
 
 def _key(problem: str, node: int | None, name: str | None) -> str:

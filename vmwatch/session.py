@@ -45,6 +45,8 @@ class Stream:
     ) -> None:
         self.libvirt: LibvirtState | None = None
         """How the node stands with libvirt; None: not known yet, and no heartbeat says anything."""
+        self.not_responding: tuple[str, ...] = ()
+        """The names of the VMs whose QEMU does not answer libvirt."""
         self._outbox = outbox
         self._node = node
         self._signature = signature
@@ -136,6 +138,7 @@ class Stream:
                 time=self._clock(),
                 interval_ms=self._interval_ms,
                 libvirt=self.libvirt,
+                not_responding=self.not_responding,
             )
             await self._send(send, Kind.HEARTBEAT, heartbeat, self._outbox.run, next(self._counter))
         statistics = self._statistics

@@ -55,7 +55,7 @@ EVENT = Event(
     since=None,
     domain_id=1,
 )
-ALIVE = Heartbeat(top=0, time=TIME, interval_ms=1000, libvirt=LibvirtState.CONNECTED)
+ALIVE = Heartbeat(top=0, time=TIME, interval_ms=1000, libvirt=LibvirtState.CONNECTED, not_responding=())
 
 
 def frame(
@@ -383,6 +383,18 @@ def test_two_hosts_with_one_id_are_told_once(master: Master, caplog: pytest.LogC
     )
     assert "two_nodes_one_id raised 1" in master.problems()
     assert len(master.problems()) == len(set(caplog.messages))
+
+
+def test_a_vm_whose_qemu_does_not_answer_is_told_until_it_does(master: Master) -> None:
+    master.accept(hello(), beat(0), beat(1, not_responding=("web",)))
+    master.accept(beat(2, not_responding=("db", "web")), beat(3, node=2, not_responding=("web",)))
+    master.accept(beat(3, not_responding=("db",)))
+    assert master.problems() == [
+        "vm_not_responding raised 1",
+        "vm_not_responding raised 1",
+        "vm_not_responding raised 2",
+        "vm_not_responding solved 1",
+    ]
 
 
 def duplicate(master: Master) -> None:

@@ -138,7 +138,7 @@ async def test_hello_records_heartbeat_and_then_the_known_set(outbox: Outbox) ->
     assert wire.of(Begin) == [Begin(previous=None, last=None, time=TIME)]
     assert wire.of(Event) == [STARTED]
     assert wire.of(Heartbeat)[0] == Heartbeat(
-        top=1, time=TIME, interval_ms=2500, libvirt=LibvirtState.CONNECTED
+        top=1, time=TIME, interval_ms=2500, libvirt=LibvirtState.CONNECTED, not_responding=()
     )
 
 

@@ -57,7 +57,7 @@ def test_each_field_must_be_of_its_type(body: Body) -> None:
     said = said_of(body)
     for field in said:
         wrong: object
-        for wrong in (1.5, {}, {"a": 1}, [[]], ["text"], [None]):
+        for wrong in (1.5, {}, {"a": 1}, [[]], [1.5], [None]):
             assert refusal(type(body), said | {field: wrong}).startswith(f"{field}"), (field, wrong)
 
 

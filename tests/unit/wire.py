@@ -65,7 +65,9 @@ EXAMPLES: Final[tuple[Body, ...]] = (
             KnownDomain(uuid="6d1a3f0e-4c52-4f3b-9a57-2f6c1b8d7e90", name="web", state=CopyState.RUNNING),
         )
     ),
-    Heartbeat(top=41, time=TIME, interval_ms=10_000, libvirt=LibvirtState.CONNECTED),
+    Heartbeat(
+        top=41, time=TIME, interval_ms=10_000, libvirt=LibvirtState.CONNECTED, not_responding=("web-2",)
+    ),
     Statistics(
         time=TIME,
         domains=(
