@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The product's rules hold in every interleaving. VMWATCH_MODEL=large takes larger bounds: minutes each, and gigabytes."""
+"""The product's rules hold in every interleaving. VMWATCH_MODEL=large takes larger bounds: minutes and gigabytes."""
 
 from __future__ import annotations
 
