@@ -121,6 +121,7 @@ class Nemesis:
         self._stand.kill(node)
         assert node.state is not None
         _spoil_tail(node.state, Random(fault.seed))
+        self._stand.look_again(node)
         return lambda: self._stand.release(node)
 
 

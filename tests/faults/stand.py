@@ -176,6 +176,11 @@ class Stand:
             part.is_held = False
             self._revive(part)
 
+    def look_again(self, part: Part) -> None:
+        """The state of a node that is down was changed: what it no longer holds cannot arrive."""
+        self.kept = {stream: seq for stream, seq in self.kept.items() if stream[0] != part.node}
+        self._look_into(part)
+
     def tend(self) -> None:
         """Look after all services: those that ended are started again."""
         for observed in self.observed:

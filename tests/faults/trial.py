@@ -17,6 +17,7 @@ from tests.faults import checker, truth
 from tests.faults.books import BESIDE, Observed, Registered
 from tests.faults.history import Verdict, Violation, Wrong
 from tests.faults.nemesis import TICK, Nemesis
+from tests.faults.plan import Kind
 from tests.faults.workload import raise_barrier
 from tests.lab.errors import LabError
 from tests.lab.waiting import DeadlinePassed, wait_for
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from tests.faults.plan import Round
     from tests.faults.stand import Stand
     from tests.faults.workload import Workload
+
+DAMAGE: Final = frozenset({"problem events_lost", "problem outbox_replaced"})
+"""What has to be raised when an outbox was damaged, and stays until a person has seen it."""
 
 BACK_SECONDS: Final = 60.0
 """All services run again, however badly the machine is loaded."""
@@ -125,6 +129,7 @@ class Trial:
         try:
             self._wait(settled, SETTLE_SECONDS, "the truth")
         except DeadlinePassed:
+            self._registered.read()
             for name, status in wrong.items():
                 kind = Wrong.ALARM if name.startswith("problem ") else Wrong.UNTRUE
                 history = [str(line) for line in self._registered.told if line.vm == name][-8:]
@@ -145,6 +150,8 @@ class Trial:
             wanted = truth.wanted(self._stand.uri(node) for node in nodes)
             shown = {vm.name: vm.status for vm in self._stand.client.vms()}
             problems = {f"problem {text}" for text in self._stand.client.problems()} - self._blamed
+            if self.result.faults[Kind.CORRUPT_OUTBOX]:
+                problems -= DAMAGE
         except (LabError, libvirt.libvirtError, requests.RequestException) as error:
             return {"": str(error)}
         for name in BESIDE:
