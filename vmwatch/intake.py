@@ -225,9 +225,10 @@ class Intake:
 def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) -> None:
     if decision.position is not None:
         transaction.keep_position(envelope.node, decision.position)
-    if decision.anomaly is not None and transaction.raise_problem(
-        f"{decision.anomaly} {envelope.node} {envelope.run}"
-    ):
+    if decision.anomaly is None:
+        return
+    first = transaction.raise_problem(f"{decision.anomaly} {envelope.node} {envelope.run}")
+    if first or decision.take:  # what is taken happens once; what is not may come again and again
         problems.tell(transaction, decision.anomaly, envelope.node, text=decision.text)
 
 

@@ -51,8 +51,17 @@ class Decision:
 
 
 def greet(position: Position | None, hello: Envelope) -> Decision:
-    """A session begins, its first record being the envelope's: the baseline of a master that knows nothing."""
-    return Decision(take=False, position=position or Position(run=hello.run, seq=hello.seq - 1))
+    """A session begins, its first record being the envelope's: the baseline of a master that knows nothing.
+
+    If that is not where the node's stream began, another ledger knew of it, and had calls that were not made.
+    """
+    if position is not None:
+        return Decision(take=False, position=position)
+    baseline = Position(run=hello.run, seq=hello.seq - 1)
+    if hello.seq == 0:
+        return Decision(take=False, position=baseline)
+    text = f"nothing is kept of this node, whose stream goes on at record {hello.seq} of run {hello.run}"
+    return Decision(take=False, position=baseline, anomaly=Anomaly.EVENTS_LOST, text=text)
 
 
 def receive(position: Position | None, record: Envelope, begin: Begin | None) -> Decision:
@@ -60,16 +69,19 @@ def receive(position: Position | None, record: Envelope, begin: Begin | None) ->
     if position is None:
         return Decision(take=False, position=None)  # a session's hello comes first, and says where it starts
     if record.run == position.run:
-        return _within(position, record)
+        return _within(position, record, begin)
     if record.run < position.run:
         return _from_before(position, record)
     return _next_run(position, record, begin)
 
 
-def _within(position: Position, record: Envelope) -> Decision:
+def _within(position: Position, record: Envelope, begin: Begin | None) -> Decision:
     if record.seq <= position.seq:
         return Decision(take=False, position=position)
     taken = replace(position, seq=record.seq)
+    if begin is not None and begin.previous is not None and not position.ended:
+        text = f"nothing is kept of this node, whose run {begin.previous} was before run {record.run}"
+        return Decision(take=True, position=taken, anomaly=Anomaly.EVENTS_LOST, text=text)
     if record.first <= position.seq + 1:
         return Decision(take=True, position=taken)
     text = f"records {position.seq + 1} to {record.first - 1} of run {record.run} never arrived"

@@ -60,6 +60,7 @@ class Stream:
         self.idle = asyncio.Event()
         """Set while a session has nothing left to say."""
         self._heartbeat_due = False
+        self._known_due = False
         self._statistics: Statistics | None = None
 
     def wake(self) -> None:
@@ -73,8 +74,12 @@ class Stream:
         self.wake()
 
     def offer(self, statistics: Statistics) -> None:
-        """Send these statistics; they replace any that were not sent yet."""
+        """Send these statistics, which replace any that were not sent yet, and the known set again.
+
+        The known set corrects what a record that could not be read, or was dropped, has left wrong.
+        """
         self._statistics = statistics
+        self._known_due = True
         self.wake()
 
     async def run(self, send: _Send) -> Never:
@@ -86,9 +91,11 @@ class Stream:
 
     async def _speak(self, send: _Send) -> Never:
         sent = self._outbox.window_before(self._sent)
+        # So that no later session, of another process, begins before this one: it may be a master's baseline.
+        self._outbox.forget(up_to=sent)
         await self._send(send, Kind.HELLO, self._hello, *self._first_after(sent))
         self.beat()
-        known_told = False
+        self._known_due = True
         while True:
             self._news.clear()
             records = self._outbox.read(after=sent, limit=_READ)
@@ -101,9 +108,9 @@ class Stream:
             await asyncio.sleep(0)  # others have their turn, though `send` never waits
             if records or self._news.is_set():
                 continue
-            if not known_told:
+            if self._known_due:
+                self._known_due = False
                 await self._send_known(send)
-                known_told = True
             if not self._news.is_set():
                 self.idle.set()
             await self._news.wait()

@@ -154,6 +154,29 @@ async def test_what_is_new_follows_at_once_and_the_known_set_is_told_once(outbox
     assert wire.numbers == [0, 1, 2]
 
 
+async def test_the_known_set_is_told_again_with_statistics(outbox: Outbox) -> None:
+    stream, wire = speaking(outbox), Wire()
+    async with session(stream, wire):
+        await idle(stream)
+        append(stream, outbox, 1)
+        stream.offer(Statistics(time=TIME, domains=()))
+        await idle(stream)
+    assert wire.kinds[-3:] == [Kind.EVENT, Kind.STATISTICS, Kind.KNOWN]
+    assert wire.sent[-1][0].seq == outbox.top
+
+
+async def test_a_session_of_another_process_begins_no_earlier(outbox: Outbox) -> None:
+    first, second = Wire(), Wire()
+    stream = speaking(outbox)
+    append(stream, outbox, 1500)
+    for wire in (Wire(), first):
+        async with session(stream, wire):
+            await idle(stream)
+    async with session(speaking(outbox), second):  # it does not know what was sent before
+        await until(lambda: bool(second.sent))
+    assert second.sent[0][0].seq >= first.sent[0][0].seq > 0
+
+
 async def test_the_next_session_repeats_the_window_and_no_more(outbox: Outbox) -> None:
     stream, first, second = speaking(outbox), Wire(), Wire()
     append(stream, outbox, 3000)

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tests.model.scenarios import REPAIRED, SCENARIOS, check
+from tests.model.scenarios import SCENARIOS, check
 from tests.model.setup import Rules, Setup
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def main() -> int:
         scenario = SCENARIOS[name]
         setup = Setup(
             bounds=scenario.large if options.large else scenario.standard,
-            rules=REPAIRED if options.repaired else Rules(),
+            rules=Rules(),
         )
         start = time.monotonic()
         report = _checked(setup, depth=options.depth)
@@ -39,7 +39,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--large", action="store_true", help="in larger bounds: minutes and gigabytes")
     parser.add_argument("--depth", type=int, default=1000, help="steps; fewer than all judge no ends")
-    parser.add_argument("--repaired", action="store_true", help="the rules with what was found repaired")
     return parser.parse_args()
 
 

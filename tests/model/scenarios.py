@@ -9,22 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tests.model import faults, master, node, panel, properties, variants
+from tests.model import faults, master, node, panel, properties
 from tests.model.checker import Progress, Report, Step, explore, silent
-from tests.model.setup import KILLS, Bounds, Fault, Rules, Setup
+from tests.model.setup import KILLS, Bounds, Fault, Setup
 from tests.model.world import Host, Outside, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-REPAIRED: Final = Rules(
-    greet=variants.greet_midway,
-    receive=variants.receive_midway,
-    known_again=True,
-    forgets_first=True,
-    losses_once=False,
-)
-"""The product's rules with what the model found repaired (docs/decisions/0003)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,9 +79,9 @@ class Rules:
     """A hello whose body cannot be read is one all the same."""
     known_at_its_place: bool = True
     """The known set counts only as of the master's own position."""
-    known_again: bool = False
+    known_again: bool = True
     """The known set is sent again in the same session, when there are new records."""
-    forgets_first: bool = False
+    forgets_first: bool = True
     """A session begins with the oldest record that is kept: what is before the window is forgotten first."""
     one_commit: bool = True
     """Position, copies and calls are one commit."""
@@ -89,7 +89,7 @@ class Rules:
     """A master that cannot commit closes its socket."""
     remembers: bool = True
     """The panel remembers what it applied."""
-    losses_once: bool = True
+    losses_once: bool = False
     """A loss is told once for each (anomaly, run), and not each time that the position moves on over one."""
     statistics_numbered: bool = False
     """Statistics are records of the stream, and a newer one takes the older one's place."""

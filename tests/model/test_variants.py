@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.model import variants
-from tests.model.scenarios import REPAIRED, check
+from tests.model.scenarios import check
 from tests.model.setup import KILLS, Bounds, Fault, Rules, Setup
 
 
@@ -82,19 +82,19 @@ VARIANTS = {
         steps=25,
     ),
     "a session may begin before any that was heard": Variant(
-        rules=replace(REPAIRED, forgets_first=False),
+        rules=Rules(forgets_first=False),
         bounds=small(Fault.LEDGER_LOST, Fault.NODE_KILLED, events=2, number=3),
         says="without a reason: two_nodes_one_id",
         steps=26,
     ),
     "the known set is told once a session": Variant(
-        rules=replace(REPAIRED, known_again=False),
+        rules=Rules(known_again=False),
         bounds=small(Fault.DROPPED, events=1),
         says="the panel shows nothing",
         steps=15,
     ),
     "a loss is told once a run": Variant(
-        rules=replace(REPAIRED, losses_once=True),
+        rules=Rules(losses_once=True),
         bounds=small(Fault.LEDGER_ROLLED_BACK, events=3, number=2),
         says="lost and nobody was told",
         steps=42,

@@ -31,7 +31,18 @@ def begin(previous: int | None, last: int | None) -> Begin:
 
 def test_the_first_hello_is_the_baseline_of_a_master_that_knows_nothing() -> None:
     assert greet(None, envelope(5, 7, Kind.HELLO)).position == Position(run=R[5], seq=6)
-    assert greet(None, envelope(5, 0, Kind.HELLO)).position == Position(run=R[5], seq=-1)
+    assert greet(None, envelope(5, 0, Kind.HELLO)) == Decision(
+        take=False, position=Position(run=R[5], seq=-1)
+    )
+
+
+def test_a_baseline_in_the_middle_of_a_stream_is_told() -> None:
+    assert greet(None, envelope(5, 7, Kind.HELLO)).anomaly is Anomaly.EVENTS_LOST
+    start = greet(None, envelope(5, 0, Kind.HELLO)).position
+    later = receive(start, envelope(5, 0, Kind.BEGIN), begin(4, 3))
+    assert (later.take, later.anomaly) == (True, Anomaly.EVENTS_LOST)
+    new = receive(start, envelope(5, 0, Kind.BEGIN), begin(None, None))
+    assert (new.take, new.anomaly) == (True, None)
 
 
 @pytest.mark.parametrize("hello", [(5, 0), (5, 21), (5, 30), (4, 3), (6, 0), (6, 9), (1, 1)])
