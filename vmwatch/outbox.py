@@ -4,10 +4,13 @@
 An event is kept here, together with what it makes known, before it is sent. PUSH answers nothing, so a record is
 never known to have arrived; it is known to have arrived only when so much was sent after it that no buffer on the
 way could still hold it. That much, the window, is kept and sent again when a session begins (docs/protocol.md).
+
+The file has a limit: beyond it the oldest events go, and a gap record stands in their place.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -30,7 +33,13 @@ WINDOW_BYTES: Final = 128 << 10
 WINDOW_MESSAGES: Final = 22 + 256
 """Messages in both ZeroMQ queues, one on its way out of or into each, and those in one commit of the master."""
 
-_VERSION: Final = 1
+LIMIT_BYTES: Final = 64 << 20
+"""Of record bodies: a quarter of a million events or so."""
+
+_DROPPED_SHARE: Final = 16
+"""At the limit, one of so many bytes goes at once, so that not every event has to drop another one."""
+
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE record (
     id INTEGER PRIMARY KEY,
@@ -40,8 +49,11 @@ CREATE TABLE known (
     uuid TEXT PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, domain_id INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE run (
-    only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL, confirmed TEXT, boot TEXT NOT NULL
+    only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL, confirmed TEXT, boot TEXT NOT NULL,
+    size INTEGER NOT NULL -- bytes of all bodies: counted here, so that no start has to add them up
 ) STRICT"""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +74,8 @@ class Record:
         return len(self.body) + OVERHEAD
 
 
+_FULL: Final = "the outbox was full"
+
 _EARLIER_BOOT: Final = -1
 """In place of libvirt's id of a domain that was alive when the host went down: no domain has this one."""
 
@@ -73,14 +87,22 @@ class Outbox:
     when it was last known to be right.
     """
 
-    def __init__(self, path: Path, *, now: datetime, random: int, boot: str) -> None:
+    def __init__(
+        self, path: Path, *, now: datetime, random: int, boot: str, limit: int = LIMIT_BYTES
+    ) -> None:
         """Open or make the file. `boot`: the id of this boot of the host. Raises StorageError.
+
+        `limit`: bytes of record bodies. What a session would repeat, and the begin of each run, stay beyond it too.
 
         libvirt counts its domains anew after each boot, so that an id from before it says nothing: it becomes
         one that no domain has, here and now, for this process may end before it has compared anything.
         """
         self.confirmed: datetime | None = None
         self.top = 0
+        self._path = path
+        self._limit = limit
+        self._limit_told = False
+        self._size = 0
         self._database = Database(path, schema=_SCHEMA, version=_VERSION)
         self._begin(now, random, boot)
         self.known = self._read_known()
@@ -88,15 +110,21 @@ class Outbox:
     def append(self, events: Iterable[messages.Event]) -> None:
         """Keep events, in this order, and what they make known: all of them in one commit."""
         learned: dict[str, Known | None] = {}
-        top = self.top
+        top, size = self.top, self._size
         with self._database.transaction() as sql:
             for event in events:
                 top += 1
-                _insert(sql, self.run, top, Kind.EVENT, encode(event))
+                size += _insert(sql, self.run, top, Kind.EVENT, encode(event))
                 before = learned[event.uuid] if event.uuid in learned else self.known.get(event.uuid)
                 learned[event.uuid] = after(before, event)
             _keep_known(sql, learned)
-        self.top = top
+            full = size > self._limit
+            if full:
+                size = self._drop_oldest(sql, size)
+            _keep_size(sql, size)
+        self.top, self._size = top, size
+        if full:
+            self._tell_limit()
         for uuid, known in learned.items():
             if known is None:
                 self.known.pop(uuid, None)
@@ -131,7 +159,12 @@ class Outbox:
     def forget(self, *, up_to: int) -> None:
         """Drop the records up to this id: the master has them."""
         with self._database.transaction() as sql:
+            query = "SELECT coalesce(sum(length(body)), 0) FROM record WHERE id <= ?"
+            (gone,) = sql.execute(query, (up_to,)).fetchone()
             sql.execute("DELETE FROM record WHERE id <= ?", (up_to,))
+            _keep_size(sql, self._size - gone)
+        self._size -= gone
+        self._limit_told &= self._size > self._limit // 2  # room again: the next time is another one
 
     def close(self) -> None:
         """Close the file."""
@@ -139,18 +172,51 @@ class Outbox:
 
     def _begin(self, now: datetime, random: int, boot: str) -> None:
         with self._database.transaction() as sql:
-            last = sql.execute("SELECT id, confirmed, boot FROM run").fetchone()
-            previous, confirmed, last_boot = last or (None, None, boot)
+            last = sql.execute("SELECT id, confirmed, boot, size FROM run").fetchone()
+            previous, confirmed, last_boot, size = last or (None, None, boot, 0)
             # The window keeps a run's last record at least until the next run has begun.
-            (seq,) = sql.execute("SELECT max(seq) FROM record WHERE run = ?", (previous,)).fetchone()
+            query = "SELECT seq FROM record WHERE run = ? ORDER BY id DESC LIMIT 1"
+            (seq,) = sql.execute(query, (previous,)).fetchone() or (None,)
             self.run = protocol.new_run(int(now.timestamp() * 1_000_000), random, after=previous)
-            _insert(
-                sql, self.run, 0, Kind.BEGIN, encode(messages.Begin(previous=previous, last=seq, time=now))
-            )
-            sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?)", (self.run, confirmed, boot))
+            begin = encode(messages.Begin(previous=previous, last=seq, time=now))
+            self._size = size + _insert(sql, self.run, 0, Kind.BEGIN, begin)
+            run = (self.run, confirmed, boot, self._size)
+            sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?, ?)", run)
             if last_boot != boot:
                 sql.execute("UPDATE known SET domain_id = ? WHERE domain_id IS NOT NULL", (_EARLIER_BOOT,))
         self.confirmed = datetime.fromisoformat(confirmed) if confirmed else None
+
+    def _drop_oldest(self, sql: sqlite3.Connection, size: int) -> int:
+        """Put gaps in the place of the oldest events, but not within the window. Returns the size that is left."""
+        last = self._last_to_drop(sql, size - self._limit + self._limit // _DROPPED_SHARE)
+        if last is None:
+            return size
+        # A begin stays: it ties its run to the one before. All else up to here are events, or gaps of events.
+        where = "FROM record WHERE id <= ? AND kind != ?"
+        query = f"SELECT max(id), run, max(seq), sum(span), sum(length(body)) {where} GROUP BY run"
+        gaps = sql.execute(query, (last, Kind.BEGIN)).fetchall()
+        sql.execute(f"DELETE {where}", (last, Kind.BEGIN))
+        for identifier, run, seq, span, gone in gaps:
+            body = encode(messages.Gap(count=span, reason=_FULL))
+            size += _insert(sql, run, seq, Kind.GAP, body, span=span, identifier=identifier) - gone
+        return size
+
+    def _last_to_drop(self, sql: sqlite3.Connection, size: int) -> int | None:
+        """The id up to which the events outside the window hold so many bytes, or all that they hold."""
+        (newest,) = sql.execute("SELECT max(id) FROM record").fetchone()
+        query = "SELECT id, length(body) FROM record WHERE id <= ? AND kind = ? ORDER BY id"
+        last = None
+        for identifier, length in sql.execute(query, (self.window_before(newest), Kind.EVENT)):
+            last = identifier
+            size -= length
+            if size <= 0:
+                break
+        return last
+
+    def _tell_limit(self) -> None:
+        if not self._limit_told:
+            log.error("the outbox is full, its oldest events go: file=%s limit=%d", self._path, self._limit)
+        self._limit_told = True
 
     def _read_known(self) -> dict[str, Known]:
         with self._database.reading() as sql:
@@ -161,10 +227,23 @@ class Outbox:
         }
 
 
-def _insert(sql: sqlite3.Connection, run: Run, seq: int, kind: Kind, body: bytes) -> None:
-    sql.execute(
-        "INSERT INTO record (run, seq, span, kind, body) VALUES (?, ?, 1, ?, ?)", (run, seq, kind, body)
-    )
+def _insert(
+    sql: sqlite3.Connection,
+    run: Run,
+    seq: int,
+    kind: Kind,
+    body: bytes,
+    *,
+    span: int = 1,
+    identifier: int | None = None,
+) -> int:
+    """Returns the size of the body. `identifier`: None for the next one."""
+    sql.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", (identifier, run, seq, span, kind, body))
+    return len(body)
+
+
+def _keep_size(sql: sqlite3.Connection, size: int) -> None:
+    sql.execute("UPDATE run SET size = ?", (size,))
 
 
 def _record(row: tuple[int, str, int, int, int, bytes]) -> Record:

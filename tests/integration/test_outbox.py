@@ -17,15 +17,19 @@ import pytest
 from tests.lab.waiting import wait_for
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
-from vmwatch.messages import Begin, Event, Source
-from vmwatch.outbox import WINDOW_BYTES, WINDOW_MESSAGES, Outbox
-from vmwatch.protocol import OVERHEAD, Kind
+from vmwatch.messages import Begin, Event, Gap, Source
+from vmwatch.outbox import LIMIT_BYTES, WINDOW_BYTES, WINDOW_MESSAGES, Outbox
+from vmwatch.protocol import OVERHEAD, Envelope, Kind
+from vmwatch.sequence import Position, receive
 from vmwatch.snapshot import Known
 from vmwatch.strict import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from vmwatch.outbox import Record
+    from vmwatch.protocol import Run
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 STARTED = Event(
@@ -44,8 +48,15 @@ UNDEFINED = replace(STOPPED, type="undefined", subtype="removed", cause=None)
 
 
 @contextmanager
-def opened(folder: Path, *, now: datetime = NOW, boot: str = "boot-1", random: int = 1) -> Iterator[Outbox]:
-    outbox = Outbox(folder / "state/outbox.db", now=now, random=random, boot=boot)
+def opened(
+    folder: Path,
+    *,
+    now: datetime = NOW,
+    boot: str = "boot-1",
+    random: int = 1,
+    limit: int = LIMIT_BYTES,
+) -> Iterator[Outbox]:
+    outbox = Outbox(folder / "state/outbox.db", now=now, random=random, boot=boot, limit=limit)
     with closing(outbox):
         yield outbox
 
@@ -168,6 +179,109 @@ def test_what_is_read_is_what_follows(tmp_path: Path) -> None:
         rest = outbox.read(after=first[-1].id, limit=100)
         assert [record.seq for record in first + rest] == list(range(11))
         assert outbox.read(after=rest[-1].id, limit=1) == []
+
+
+# --- the limit ---
+
+
+LIMIT = 200_000
+
+
+def bodies(outbox: Outbox) -> int:
+    return sum(len(record.body) for record in outbox.read(after=0, limit=99_999))
+
+
+def stream(outbox: Outbox) -> list[tuple[Run, int]]:
+    """Every number that the records stand for."""
+    return [
+        (record.run, number)
+        for record in outbox.read(after=0, limit=99_999)
+        for number in range(record.seq - record.span + 1, record.seq + 1)
+    ]
+
+
+def gaps(outbox: Outbox) -> list[Record]:
+    return [record for record in outbox.read(after=0, limit=99_999) if record.kind is Kind.GAP]
+
+
+def test_beyond_the_limit_the_oldest_events_go_and_leave_one_gap(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path, limit=LIMIT) as outbox:
+        for _ in range(300):
+            outbox.append([STARTED] * 7)
+            assert bodies(outbox) <= LIMIT
+        assert stream(outbox) == [(outbox.run, number) for number in range(2101)]
+        begin, gap, *rest = outbox.read(after=0, limit=9999)
+        assert (begin.kind, gap.kind, gap.span) == (Kind.BEGIN, Kind.GAP, gap.seq)
+        assert decode(Gap, gap.body) == Gap(count=gap.span, reason="the outbox was full")
+        assert {record.kind for record in rest} == {Kind.EVENT}
+        assert bodies(outbox) > LIMIT * 0.9
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"the outbox is full, its oldest events go: file={tmp_path}/state/outbox.db limit=200000"]
+
+
+def test_below_the_limit_nothing_goes(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED])
+        size = bodies(outbox)
+    with opened(tmp_path, limit=size * 2) as outbox:
+        while bodies(outbox) + size // 2 < size * 2:
+            outbox.append([STARTED])
+        assert gaps(outbox) == []
+
+
+def test_each_run_keeps_its_begin_and_has_a_gap_of_its_own(tmp_path: Path) -> None:
+    for life in range(3):
+        with opened(tmp_path, random=life, limit=LIMIT) as outbox:
+            outbox.append([STARTED] * 300)
+    with opened(tmp_path, limit=LIMIT) as outbox:
+        for _ in range(700):
+            outbox.append([STARTED] * 2)
+        kinds = [record.kind for record in outbox.read(after=0, limit=7)]
+        assert kinds == [Kind.BEGIN, Kind.GAP] * 3 + [Kind.BEGIN]
+        assert [gap.span for gap in gaps(outbox)[:3]] == [300] * 3
+        assert [begin.last for begin in begins(outbox)] == [None, 300, 300, 300]
+        numbers = [number for _, number in stream(outbox)]
+        assert numbers == [*range(301)] * 3 + [*range(1401)]
+
+
+def test_the_window_stays_though_it_is_beyond_the_limit(tmp_path: Path) -> None:
+    with opened(tmp_path, limit=1000) as outbox:
+        outbox.append([STARTED] * 3000)
+        records = outbox.read(after=0, limit=9999)
+        assert outbox.window_before(records[-1].id) == records[1].id
+        assert [record.kind for record in records[:3]] == [Kind.BEGIN, Kind.GAP, Kind.EVENT]
+        assert len(records) > WINDOW_MESSAGES
+
+
+def test_what_arrived_makes_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path, limit=LIMIT) as outbox:
+        for _ in range(2):
+            outbox.append([replace(STARTED, name="x" * 1000)] * 500)
+            last = outbox.read(after=0, limit=9999)[-1].id
+            outbox.forget(up_to=last - 1)
+            assert outbox._size == bodies(outbox) < LIMIT / 2
+    assert len(caplog.records) == 2, "the second time is another one"
+    with opened(tmp_path, limit=LIMIT) as outbox:
+        assert outbox._size == bodies(outbox)
+
+
+def test_what_a_master_has_not_taken_is_lost_aloud_and_the_rest_is_taken(tmp_path: Path) -> None:
+    with opened(tmp_path, limit=LIMIT) as outbox:
+        outbox.append([STARTED] * 500)
+        position: Position | None = Position(run=outbox.run, seq=100)
+        outbox.append([STARTED] * 1500)
+        taken = []
+        for record in outbox.read(after=0, limit=9999):
+            envelope = Envelope(node=1, run=record.run, seq=record.seq, span=record.span, kind=record.kind)
+            decision = receive(position, envelope, None)
+            assert decision.anomaly is None
+            position = decision.position
+            taken += [record.kind] * decision.take
+        assert position == Position(run=outbox.run, seq=2000)
+        assert taken[0] is Kind.GAP
+        assert set(taken[1:]) == {Kind.EVENT}
 
 
 # --- files that are not as they should be ---
