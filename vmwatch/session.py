@@ -12,6 +12,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final, Never
 
+from vmwatch.errors import StorageError
 from vmwatch.messages import Body, Gap, Heartbeat, Hello, KnownDomain, KnownSet, LibvirtState, Statistics
 from vmwatch.protocol import Envelope, Kind, Run, fits, seal
 from vmwatch.strict import encode
@@ -92,7 +93,7 @@ class Stream:
     async def _speak(self, send: _Send) -> Never:
         sent = self._outbox.window_before(self._sent)
         # So that no later session, of another process, begins before this one: it may be a master's baseline.
-        self._outbox.forget(up_to=sent)
+        self._forget(up_to=sent)
         await self._send(send, Kind.HELLO, self._hello, *self._first_after(sent))
         self.beat()
         self._known_due = True
@@ -104,7 +105,8 @@ class Stream:
                 sent = record.id
                 self._sent = max(self._sent, sent)
             await self._send_latest(send)
-            self._forget()
+            if self._sent - self._forgotten >= _FORGET_EVERY:
+                self._forget(up_to=self._outbox.window_before(self._sent))
             await asyncio.sleep(0)  # others have their turn, though `send` never waits
             if records or self._news.is_set():
                 continue
@@ -162,8 +164,9 @@ class Stream:
             return
         await send(seal(Envelope(node=self._node, run=run, seq=seq, kind=kind), encoded, self._signature))
 
-    def _forget(self) -> None:
-        if self._sent - self._forgotten < _FORGET_EVERY:
-            return
-        self._outbox.forget(up_to=self._outbox.window_before(self._sent))
+    def _forget(self, *, up_to: int) -> None:
         self._forgotten = self._sent
+        try:
+            self._outbox.forget(up_to=up_to)
+        except StorageError as error:  # a full disk: what is kept too long does no harm
+            log.warning("records that have arrived are kept, the outbox cannot be written: %s", error)
