@@ -145,8 +145,10 @@ def _define(copies: Copies, node: int) -> dict[int, Copy]:
 
 def _undefine(copies: Copies, node: int) -> dict[int, Copy]:
     own = copies.get(node)
-    if own is None or own.balance or own.state in (*_ALIVE, *_UNDER_WAY):
+    if own is None or own.state in (*_ALIVE, *_UNDER_WAY):
         return dict(copies)  # one that is alive became transient
+    if own.balance:  # remembered for the other end of its migration, but no copy that speaks for the VM
+        return {**copies, node: replace(own, state=CopyState.DEPARTED)}
     return _without(copies, node)
 
 

@@ -113,6 +113,15 @@ def test_an_undefined_vm_is_nowhere() -> None:
     assert after(told) == Placement(status=Status.STOPPED, node=None)
 
 
+def test_an_undefined_vm_is_nowhere_though_its_source_was_not_heard_to_leave() -> None:
+    """The source's service was away: a snapshot found the VM gone from there, and cannot know that it left."""
+    gone = [(A, "stopped", "unknown"), (A, "undefined", "removed")]
+    came = [(B, "started", "migrated"), (B, "defined", "added"), (B, "resumed", "migrated")]
+    end = [(B, "stopped", "saved"), (B, "undefined", "removed")]
+    for order in interleavings([*gone, *came, *end]):
+        assert after([*RUNNING_ON_A, *order]) == Placement(status=Status.STOPPED, node=None)
+
+
 def test_a_rename_keeps_the_copy() -> None:
     told = [(A, "defined", "added"), (A, "undefined", "renamed"), (A, "defined", "renamed")]
     assert after(told) == Placement(status=Status.STOPPED, node=A)
