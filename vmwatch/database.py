@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from vmwatch.errors import StorageError
 
@@ -13,13 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_FILES: Final = ("-wal", "-shm", "")
+"""Of a database, by the ends of their names. The log goes first: beside a new file it would be taken for its own."""
+
+log = logging.getLogger(__name__)
+
+
+class Damaged(StorageError):
+    """A file of ours is not what was written. What a kill cut short never is: SQLite undoes it."""
+
 
 class Database:
-    """One SQLite file. Every statement runs inside `transaction`; errors of the file are StorageError."""
+    """One SQLite file. Every statement runs inside `transaction`; errors of the file are StorageError.
+
+    Damaged is raised where SQLite finds damage, or by who finds it in what was read; `damage` then has its text.
+    """
 
     def __init__(self, path: Path, *, schema: str, version: int) -> None:
         """Open the file, or make it with its folder. `schema` makes an empty one; another version is refused."""
         self.path = path
+        self.damage = ""
         with self._named():
             path.parent.mkdir(parents=True, exist_ok=True)
             # Before SQLite does: the files that it lays beside this one take over its mode.
@@ -72,7 +87,33 @@ class Database:
     def _named(self) -> Iterator[None]:
         try:
             yield
+        except Damaged as error:
+            self.damage = str(error)
+            raise
         except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: {error}") from error
+            if not _tells_damage(error):
+                raise StorageError(f"{self.path}: {error}") from error
+            self.damage = f"{self.path}: {error}"
+            raise Damaged(self.damage) from error
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}") from error
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Rename a closed file, with what belongs to it, so that a new one can begin. Raises StorageError."""
+    aside = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    try:
+        for suffix in _FILES:
+            file = path.with_name(path.name + suffix)
+            if file.exists():
+                file.rename(path.with_name(aside + suffix))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be set aside: {error.strerror}") from error
+    log.error("file damaged, set aside, a new one begins: aside=%s reason=%s", path.with_name(aside), reason)
+
+
+def _tells_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python's own: a text is not UTF-8, which we never wrote; or the file is closed
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

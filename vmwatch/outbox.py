@@ -5,18 +5,20 @@ An event is kept here, together with what it makes known, before it is sent. PUS
 never known to have arrived; it is known to have arrived only when so much was sent after it that no buffer on the
 way could still hold it. That much, the window, is kept and sent again when a session begins (docs/protocol.md).
 
-The file has a limit: beyond it the oldest events go, and a gap record stands in their place.
+The file has a limit: beyond it the oldest events go, and a gap record stands in their place. Each row has a
+checksum: a file that is not what was written is set aside, and a new one begins.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmwatch import messages, protocol
-from vmwatch.database import Database
+from vmwatch.database import Damaged, Database, set_aside
 from vmwatch.events import CopyState
 from vmwatch.protocol import OVERHEAD, Kind, Run
 from vmwatch.snapshot import Known, after
@@ -24,7 +26,7 @@ from vmwatch.strict import encode, instant
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 WINDOW_BYTES: Final = 128 << 10
@@ -43,14 +45,17 @@ _VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE record (
     id INTEGER PRIMARY KEY,
-    run TEXT NOT NULL, seq INTEGER NOT NULL, span INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL
+    run TEXT NOT NULL, seq INTEGER NOT NULL, span INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE known (
-    uuid TEXT PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, domain_id INTEGER
+    uuid TEXT PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, domain_id INTEGER,
+    checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE run (
     only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL, confirmed TEXT, boot TEXT NOT NULL,
-    size INTEGER NOT NULL -- bytes of all bodies: counted here, so that no start has to add them up
+    size INTEGER NOT NULL, -- bytes of all bodies: counted here, so that no start has to add them up
+    checksum INTEGER NOT NULL
 ) STRICT"""
 
 log = logging.getLogger(__name__)
@@ -92,6 +97,9 @@ class Outbox:
     ) -> None:
         """Open or make the file. `boot`: the id of this boot of the host. Raises StorageError.
 
+        A damaged file is set aside, and nothing is known. What is not read here is looked at when it is read: Damaged
+        is raised then, and the file is set aside when it is closed.
+
         `limit`: bytes of record bodies. What a session would repeat, and the begin of each run, stay beyond it too.
 
         libvirt counts its domains anew after each boot, so that an id from before it says nothing: it becomes
@@ -100,12 +108,15 @@ class Outbox:
         self.confirmed: datetime | None = None
         self.top = 0
         self._path = path
+        self._boot = boot
         self._limit = limit
         self._limit_told = False
         self._size = 0
-        self._database = Database(path, schema=_SCHEMA, version=_VERSION)
-        self._begin(now, random, boot)
-        self.known = self._read_known()
+        try:
+            self._open(now, random)
+        except Damaged as error:
+            set_aside(path, str(error))
+            self._open(now, random)
 
     def append(self, events: Iterable[messages.Event]) -> None:
         """Keep events, in this order, and what they make known: all of them in one commit."""
@@ -121,7 +132,7 @@ class Outbox:
             full = size > self._limit
             if full:
                 size = self._drop_oldest(sql, size)
-            _keep_size(sql, size)
+            self._keep_run(sql, self.confirmed, size)
         self.top, self._size = top, size
         if full:
             self._tell_limit()
@@ -134,14 +145,15 @@ class Outbox:
     def confirm(self, time: datetime) -> None:
         """Keep that the known set was compared with libvirt's list, and was right at `time`."""
         with self._database.transaction() as sql:
-            sql.execute("UPDATE run SET confirmed = ?", (instant(time),))
+            self._keep_run(sql, time, self._size)
         self.confirmed = time
 
     def read(self, *, after: int, limit: int) -> list[Record]:
         """The next records after the one with this id, oldest first."""
-        query = "SELECT id, run, seq, span, kind, body FROM record WHERE id > ? ORDER BY id LIMIT ?"
+        query = "SELECT * FROM record WHERE id > ? ORDER BY id LIMIT ?"
         with self._database.reading() as sql:
-            return [_record(row) for row in sql.execute(query, (after, limit))]
+            rows = sql.execute(query, (after, limit)).fetchall()  # see _read_known
+            return [self._record(row) for row in rows]
 
     def window_before(self, sent: int) -> int:
         """The id before the window: what a new session repeats when all up to `sent` was sent once."""
@@ -162,29 +174,48 @@ class Outbox:
             query = "SELECT coalesce(sum(length(body)), 0) FROM record WHERE id <= ?"
             (gone,) = sql.execute(query, (up_to,)).fetchone()
             sql.execute("DELETE FROM record WHERE id <= ?", (up_to,))
-            _keep_size(sql, self._size - gone)
+            self._keep_run(sql, self.confirmed, self._size - gone)
         self._size -= gone
         self._limit_told &= self._size > self._limit // 2  # room again: the next time is another one
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and set it aside if it was found to be damaged."""
         self._database.close()
+        damage, self._database.damage = self._database.damage, ""
+        if damage:
+            set_aside(self._path, damage)
 
-    def _begin(self, now: datetime, random: int, boot: str) -> None:
-        with self._database.transaction() as sql:
-            last = sql.execute("SELECT id, confirmed, boot, size FROM run").fetchone()
-            previous, confirmed, last_boot, size = last or (None, None, boot, 0)
-            # The window keeps a run's last record at least until the next run has begun.
-            query = "SELECT seq FROM record WHERE run = ? ORDER BY id DESC LIMIT 1"
-            (seq,) = sql.execute(query, (previous,)).fetchone() or (None,)
-            self.run = protocol.new_run(int(now.timestamp() * 1_000_000), random, after=previous)
-            begin = encode(messages.Begin(previous=previous, last=seq, time=now))
-            self._size = size + _insert(sql, self.run, 0, Kind.BEGIN, begin)
-            run = (self.run, confirmed, boot, self._size)
-            sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?, ?)", run)
-            if last_boot != boot:
-                sql.execute("UPDATE known SET domain_id = ? WHERE domain_id IS NOT NULL", (_EARLIER_BOOT,))
+    def _open(self, now: datetime, random: int) -> None:
+        self._database = Database(self._path, schema=_SCHEMA, version=_VERSION)
+        try:
+            with self._database.transaction() as sql:
+                self._begin(sql, now, random)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _begin(self, sql: sqlite3.Connection, now: datetime, random: int) -> None:
+        row = sql.execute("SELECT id, confirmed, boot, size, checksum FROM run").fetchone()
+        previous, confirmed, boot, size = self._checked(row) if row else (None, None, self._boot, 0)
         self.confirmed = datetime.fromisoformat(confirmed) if confirmed else None
+        self.known = self._read_known(sql)
+        if boot != self._boot:
+            self.known = {uuid: _after_boot(known) for uuid, known in self.known.items()}
+            _keep_known(sql, self.known)
+        self.run = protocol.new_run(int(now.timestamp() * 1_000_000), random, after=previous)
+        begin = messages.Begin(previous=previous, last=self._last_of(sql, previous), time=now)
+        self._size = size + _insert(sql, self.run, 0, Kind.BEGIN, encode(begin))
+        self._keep_run(sql, self.confirmed, self._size)
+
+    def _last_of(self, sql: sqlite3.Connection, run: str | None) -> int | None:
+        """The run's last number. The window keeps that record at least until the next run has begun."""
+        query = "SELECT * FROM record WHERE run = ? ORDER BY id DESC LIMIT 1"
+        row = sql.execute(query, (run,)).fetchone()
+        return self._record(row).seq if row else None
+
+    def _keep_run(self, sql: sqlite3.Connection, confirmed: datetime | None, size: int) -> None:
+        row = _sealed(self.run, instant(confirmed) if confirmed else None, self._boot, size)
+        sql.execute("INSERT OR REPLACE INTO run VALUES (1, ?, ?, ?, ?, ?)", row)
 
     def _drop_oldest(self, sql: sqlite3.Connection, size: int) -> int:
         """Put gaps in the place of the oldest events, but not within the window. Returns the size that is left."""
@@ -218,13 +249,35 @@ class Outbox:
             log.error("the outbox is full, its oldest events go: file=%s limit=%d", self._path, self._limit)
         self._limit_told = True
 
-    def _read_known(self) -> dict[str, Known]:
-        with self._database.reading() as sql:
-            rows = sql.execute("SELECT uuid, name, state, domain_id FROM known").fetchall()
+    def _read_known(self, sql: sqlite3.Connection) -> dict[str, Known]:
+        # All at once: a cursor that an error's traceback holds keeps a closed file open, and SQLite would, when
+        # it goes, remove the log of the next file of this name.
+        rows = [self._checked(row) for row in sql.execute("SELECT * FROM known").fetchall()]
         return {
             uuid: Known(name=name, state=CopyState(state), domain_id=domain_id)
             for uuid, name, state, domain_id in rows
         }
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        identifier, *sealed = row
+        run, seq, span, kind, body = self._checked(sealed)
+        return Record(id=identifier, run=Run(run), seq=seq, span=span, kind=Kind(kind), body=body)
+
+    def _checked(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """A row's columns, which its checksum, the last one, says to be what was written. Raises Damaged."""
+        columns = tuple(row[:-1])
+        if _sealed(*columns)[-1] != row[-1]:
+            raise Damaged(f"{self._path}: a checksum is wrong")
+        return columns
+
+
+def _sealed(*columns: str | int | bytes | None) -> tuple[str | int | bytes | None, ...]:
+    """The columns, and their checksum."""
+    return (*columns, zlib.crc32(repr(columns).encode()))
+
+
+def _after_boot(known: Known) -> Known:
+    return known if known.domain_id is None else replace(known, domain_id=_EARLIER_BOOT)
 
 
 def _insert(
@@ -238,21 +291,17 @@ def _insert(
     identifier: int | None = None,
 ) -> int:
     """Returns the size of the body. `identifier`: None for the next one."""
-    sql.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", (identifier, run, seq, span, kind, body))
+    row = _sealed(run, seq, span, kind.value, body)
+    sql.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", (identifier, *row))
     return len(body)
 
 
-def _keep_size(sql: sqlite3.Connection, size: int) -> None:
-    sql.execute("UPDATE run SET size = ?", (size,))
-
-
-def _record(row: tuple[int, str, int, int, int, bytes]) -> Record:
-    identifier, run, seq, span, kind, body = row
-    return Record(id=identifier, run=Run(run), seq=seq, span=span, kind=Kind(kind), body=body)
-
-
-def _keep_known(sql: sqlite3.Connection, learned: dict[str, Known | None]) -> None:
+def _keep_known(sql: sqlite3.Connection, learned: Mapping[str, Known | None]) -> None:
     gone = [(uuid,) for uuid, known in learned.items() if known is None]
-    here = [(uuid, known.name, known.state, known.domain_id) for uuid, known in learned.items() if known]
+    here = [
+        _sealed(uuid, known.name, known.state.value, known.domain_id)
+        for uuid, known in learned.items()
+        if known
+    ]
     sql.executemany("DELETE FROM known WHERE uuid = ?", gone)
-    sql.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)", here)
+    sql.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", here)

@@ -7,14 +7,16 @@ import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.waiting import wait_for
+from vmwatch.database import Damaged
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.messages import Begin, Event, Gap, Source
@@ -313,14 +315,6 @@ def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
     assert text == f"{tmp_path}/state/outbox.db: written by another version of vmwatch (schema 99)"
 
 
-def test_a_file_that_is_no_database_is_refused_by_name_and_left(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    file = tmp_path / "state/outbox.db"
-    file.write_bytes(b"not a database " * 1000)
-    assert refusal(lambda: opened(tmp_path).__enter__()) == f"{file}: file is not a database"
-    assert file.read_bytes().startswith(b"not a database")
-
-
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
     assert refusal(lambda: opened(tmp_path).__enter__()) == f"{tmp_path}/state/outbox.db: File exists"
@@ -340,6 +334,128 @@ def test_what_cannot_be_kept_changes_nothing_and_can_be_kept_later(tmp_path: Pat
             own.execute("PRAGMA max_page_count=100000")
         outbox.append([STOPPED])
         assert told(outbox) == [(0, Kind.BEGIN), (1, Kind.EVENT), (2, Kind.EVENT)]
+
+
+# --- damage ---
+
+
+def aside(folder: Path) -> list[Path]:
+    return sorted((folder / "state").glob("outbox.db.damaged-*"))
+
+
+WRONG = "body = CAST(replace(body, 'started', 'stopped') AS BLOB)"
+
+
+def spoil(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "state/outbox.db", isolation_level=None)) as sql:
+        assert sql.execute(statement).rowcount == 1
+
+
+def is_new(outbox: Outbox) -> bool:
+    begin = Begin(previous=None, last=None, time=NOW)
+    return begins(outbox) == [begin] and outbox.known == {} and outbox.confirmed is None
+
+
+def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "state").mkdir()
+    file = tmp_path / "state/outbox.db"
+    noise = b"not a database " * 1000
+    file.write_bytes(noise)
+    with opened(tmp_path) as outbox:
+        assert is_new(outbox)
+        outbox.append([STARTED])
+    (kept,) = aside(tmp_path)
+    assert kept.read_bytes() == noise
+    (said,) = caplog.records
+    assert said.levelname == "ERROR"
+    assert said.getMessage() == (
+        f"file damaged, set aside, a new one begins: aside={kept} reason={file}: file is not a database"
+    )
+    with opened(tmp_path) as outbox:
+        assert outbox.known.keys() == {"u1"}
+    assert aside(tmp_path) == [kept]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE record SET {WRONG} WHERE seq = 2",
+        "UPDATE record SET seq = 9 WHERE seq = 2",
+        "UPDATE run SET id = '0' WHERE only = 1",
+        "UPDATE run SET size = 9999 WHERE only = 1",
+        "UPDATE known SET state = 'stopped' WHERE uuid = 'u1'",
+        "UPDATE known SET name = CAST(x'ff' AS TEXT) WHERE uuid = 'u1'",
+    ],
+)
+def test_what_is_needed_at_the_start_and_is_not_what_was_written_sets_the_file_aside(
+    tmp_path: Path, statement: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED, STARTED])
+    spoil(tmp_path, statement)
+    with opened(tmp_path) as outbox:
+        assert is_new(outbox)
+    assert len(aside(tmp_path)) == 1
+    assert len(caplog.records) == 1
+
+
+def test_a_record_that_is_not_what_was_written_is_not_read_and_sets_the_file_aside(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED] * 9)
+    spoil(tmp_path, f"UPDATE record SET {WRONG} WHERE seq = 5")
+    with opened(tmp_path) as outbox:
+        assert len(outbox.read(after=0, limit=5)) == 5
+        with pytest.raises(Damaged, match=r"outbox\.db: a checksum is wrong"):
+            outbox.read(after=0, limit=6)
+        assert aside(tmp_path) == []
+        outbox.append([STOPPED])
+    assert len(aside(tmp_path)) == 1
+    with opened(tmp_path) as outbox:
+        assert is_new(outbox)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_is_destroyed_a_node_starts_again(tmp_path: Path, seed: int) -> None:
+    """Noise somewhere in the file or its log, as a disk makes it: no error but Damaged, and it ends."""
+    random = Random(seed)
+    with opened(tmp_path) as outbox:
+        outbox.append([replace(STARTED, uuid=f"u{number}") for number in range(500)])
+        left = {file.name: file.read_bytes() for file in (tmp_path / "state").iterdir()}
+    for name, content in left.items():
+        (tmp_path / "state" / name).write_bytes(content)
+    with opened(tmp_path) as outbox:
+        outbox.append([STOPPED] * 50)
+    outbox_file = tmp_path / "state/outbox.db"
+    size = random.choice((1, 20, 500, 20_000))
+    with outbox_file.open("r+b") as file:
+        # Its header's first bytes say that it is a database, of which version: that one is refused, not damage.
+        file.seek(random.randrange(100, outbox_file.stat().st_size - size))
+        file.write(random.randbytes(size))
+    for _ in range(3):
+        with opened(tmp_path) as outbox, suppress(Damaged):
+            outbox.append([STARTED])
+            assert stream(outbox)
+            outbox.forget(up_to=300)
+            assert outbox.known
+            break
+    else:
+        pytest.fail("it does not end")
+
+
+def test_a_log_whose_end_is_lost_is_an_older_outbox_and_no_damage(tmp_path: Path) -> None:
+    """What a power loss may leave: SQLite takes the whole commits."""
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED])
+        outbox.append([STOPPED])
+        left = {file.name: file.read_bytes() for file in (tmp_path / "state").iterdir()}
+    log = left["outbox.db-wal"]
+    for cut in range(1, 9000, 700):
+        left["outbox.db-wal"] = log[:-cut] + bytes(cut)
+        for name, content in left.items():
+            (tmp_path / "state" / name).write_bytes(content)
+        with opened(tmp_path) as outbox:
+            assert begins(outbox)[-1].last in (0, 1)
+    assert aside(tmp_path) == []
 
 
 WRITER = """
@@ -377,3 +493,4 @@ def test_what_was_kept_survives_kill_9_at_any_moment(tmp_path: Path) -> None:
             assert begin.last - last in (0, 1)
             running = outbox.known["u1"].state is CopyState.RUNNING
             assert running == (begin.last % 2 == 1)
+        assert aside(tmp_path) == []
