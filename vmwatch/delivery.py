@@ -100,7 +100,7 @@ class Delivery:
         finally:
             if under_way:
                 await asyncio.wait(under_way, timeout=STOP_SECONDS)
-                self._settle(under_way)
+                self._settle_at_last(under_way)
             self._workers.close()
 
     async def _make_calls(self, under_way: _UnderWay) -> Never:
@@ -151,6 +151,13 @@ class Delivery:
                 self._keep(transaction, under_way[answer], answer.result())
         for answer in answered:
             del under_way[answer]
+
+    def _settle_at_last(self, under_way: _UnderWay) -> None:
+        """What cannot be kept is no reason not to stop as asked: those calls are made again."""
+        try:
+            self._settle(under_way)
+        except StorageError as error:
+            log.error("what the panel answered cannot be kept: %s", error)  # noqa: TRY400 (expected)
 
     def _keep(self, transaction: Transaction, call: Call, error: PanelError | None) -> None:
         if isinstance(error, Unavailable):

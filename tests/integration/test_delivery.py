@@ -374,6 +374,17 @@ async def test_an_answer_that_cannot_be_kept_is_kept_later_and_not_asked_for_aga
     assert panel.taken("web") == [1, 2]
 
 
+async def test_a_disk_that_died_does_not_make_the_end_a_failure(
+    ledger: Ledger, panel: PanelServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    enqueue(ledger, "web", 1)
+    with ledger._database.reading() as sql:
+        sql.execute("PRAGMA query_only=ON")
+    async with delivering(ledger, panel):  # which lets nothing but the cancellation pass
+        await until(lambda: "no call is made" in caplog.text)
+    assert waiting(ledger) == 1
+
+
 async def test_the_end_waits_a_moment_for_an_answer_and_keeps_it(ledger: Ledger, panel: PanelServer) -> None:
     began = threading.Event()
 
