@@ -62,11 +62,11 @@ def _status(options: argparse.Namespace) -> int:
     for name, path in _asked(options):
         try:
             found.append(inspect(_FILES[name][0](path)[0]))
-        except StorageError as error:
+        except (ConfigError, StorageError) as error:
             sys.stderr.write(f"vmwatch: {error}\n")
-            code = EXIT_HAND
+            code = max(code, error.exit_code)
     _show(found, now, as_json=options.json)
-    return EXIT_HAND if any(service.wants(now) for service in found) else code
+    return max(code, EXIT_HAND if any(service.wants(now) for service in found) else 0)
 
 
 def _asked(options: argparse.Namespace) -> list[tuple[str, Path]]:

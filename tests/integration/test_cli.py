@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vmwatch import calls, problems
+from vmwatch import calls, cli, problems
 from vmwatch.ledger import Ledger
 from vmwatch.messages import Event, Source
 from vmwatch.outbox import Outbox
@@ -264,3 +264,16 @@ def test_status_of_a_wrong_configuration(tmp_path: Path) -> None:
     code, out, error = vmwatch("status", "node", tmp_path / "absent.conf")
     assert (code, out) == (78, "")
     assert error.startswith(f"vmwatch: {tmp_path}/absent.conf: ")
+
+
+def test_a_wrong_configuration_of_one_service_does_not_hide_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {service: configure(tmp_path, service) for service in ("node", "master")}
+    files["node"].write_text("node_id=none\n")
+    for service, file in files.items():
+        monkeypatch.setitem(cli._FILES, service, (cli._FILES[service][0], file))
+    assert cli.main(["status"]) == 78
+    out, error = capsys.readouterr()
+    assert out.startswith("vmwatch-master: not running\n")
+    assert error.startswith(f"vmwatch: {files['node']}:1: node_id=none: expected ")
