@@ -76,7 +76,7 @@ class Api:
         if function is None:
             raise ApiError(ErrorType.MISSED, "func", f"There is no function '{name[:100]}'", value=name[:100])
         fields = Fields(values)
-        if method == "GET" and function.writes(fields):
+        if method != "POST" and function.writes(fields):
             raise ApiError(ErrorType.ACCESS, "method", f"'{name}' changes something: send it by POST")
         return function.handler(Call(panel=self._panel, user=user, fields=fields))
 

@@ -81,9 +81,11 @@ def test_another_format_is_refused(shared: PanelProcess) -> None:
     assert json.loads(shared.raw(func="vm", out="html").text)["doc"]["error"]["$object"] == "out"
 
 
-def test_what_writes_must_be_posted(shared: PanelProcess) -> None:
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_what_writes_must_be_posted(shared: PanelProcess, method: str) -> None:
     for fields in ({"func": "vm.event"}, {"func": "vmhostnode.edit", "elid": "1", "name": "a", "sok": "ok"}):
-        answer = shared.http.get(shared.url, params={**fields, "authinfo": AUTHINFO}, timeout=5)
+        query = {**fields, "authinfo": AUTHINFO}
+        answer = shared.http.request(method, shared.url, params=query, timeout=5)
         assert json.loads(answer.text)["doc"]["error"]["$type"] == "access"
 
 
