@@ -25,8 +25,8 @@ PAGE_SIZE_LIMIT = 1000
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _UNKNOWN_TYPE = re.compile(r"unknown-[0-9]{1,9}")
-_EVENT_ID = re.compile(r"([0-9]{1,9})\.([\x21-\x7e]{1,64})\.([0-9]{1,18})")
-_NUMBER = re.compile(r"[0-9]{1,9}")
+_EVENT_ID = re.compile(r"([0-9]{1,10})\.([\x21-\x7e]{1,64})\.([0-9]{1,18})")
+_NUMBER = re.compile(r"[0-9]{1,10}")  # node_id is one of them: up to 2147483647
 _SOURCES = ("event", "snapshot")
 _PROBLEM_STATES = ("raised", "solved")
 
@@ -175,7 +175,7 @@ def vm_event(fields: Fields) -> VmEvent:
         subtype=fields.word("subtype"),
         uuid=fields.uuid("uuid"),
         status=_status(fields),
-        cause=fields.word("cause") if fields.text("cause") else None,
+        cause=fields.text("cause") or None,  # the hypervisor's own words: shown, and nothing else
         source=fields.one_of("source", _SOURCES, "event"),
         earliest=fields.time("since"),
         time=fields.time("time"),

@@ -66,6 +66,16 @@ def test_all_that_an_event_says() -> None:
     assert str(event.event_id) == "12.00064a.x.7"
 
 
+def test_what_the_hypervisor_calls_a_cause_is_no_reason_to_refuse_the_event() -> None:
+    event = fields.vm_event(Fields({**LEAST, "cause": "No space left: /dev/vdb"}))
+    assert event.cause == "No space left: /dev/vdb"
+
+
+def test_every_node_id_that_a_node_may_have_is_taken() -> None:
+    event = fields.vm_event(Fields({**LEAST, "hostnode": "2147483647", "event_id": "2147483647.run.1"}))
+    assert event.event_id == EventId(node=2147483647, run="run", seq=1)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -87,7 +97,7 @@ def test_all_that_an_event_says() -> None:
         ("subtype", "Booted"),
         ("uuid", "5f3c2a1e"),
         ("status", "fine"),
-        ("cause", "Guest Reset"),
+        ("cause", "a\nb"),
         ("source", "rumour"),
         ("since", "yesterday"),
         ("time", "2026-11-22T10:00:00"),
