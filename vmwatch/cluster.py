@@ -86,10 +86,10 @@ def apply(copies: Copies, node: int, event: str, detail: str) -> dict[int, Copy]
     if state is CopyState.GONE:
         return _undefine(copies, node)
     if state in _UNDER_WAY:
-        return _change(
-            copies, node, state, last=False
-        )  # its other end may have come, even stopped, long before
-    if state is CopyState.DEPARTED:
+        # Not last: its other end may have come, and even stopped, long before.
+        return _change(copies, node, state, last=False)
+    if state is CopyState.DEPARTED or (detail == "unknown" and _has_gone_elsewhere(copies, node, state)):
+        state = CopyState.DEPARTED
         return _settle(_change(copies, node, state, balance=+1))
     if state in _ALIVE:
         came = _comes_by_migration(copies.get(node), detail)
@@ -158,6 +158,13 @@ def _comes_by_migration(own: Copy | None, detail: str) -> bool:
         return True
     was_here = own is not None and own.state in (*_ALIVE, CopyState.LEAVING)
     return detail == "migrated" and not was_here  # else a migration from here was cancelled
+
+
+def _has_gone_elsewhere(copies: Copies, node: int, state: CopyState) -> bool:
+    """Whether a copy that a snapshot found off, for no known reason, is the source of one that came elsewhere."""
+    own = copies.get(node)
+    was_here = own is not None and own.state in (*_ALIVE, CopyState.LEAVING)
+    return state is CopyState.STOPPED and was_here and _balance(_without(copies, node)) < 0
 
 
 def _end(copies: Copies, node: int, state: CopyState) -> dict[int, Copy]:

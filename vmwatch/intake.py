@@ -166,11 +166,14 @@ class Intake:
             return
         kept = transaction.vms_on(envelope.node)
         domains = {domain.uuid: (domain.name, domain.state) for domain in known.domains}
+        names = {name for name, _ in domains.values()}
         for uuid in kept.keys() | domains.keys():
             name, state = domains.get(uuid, (kept[uuid][0] if uuid in kept else "", None))
             told = cluster.untold(kept[uuid][1] if uuid in kept else None, state)
             if told is not None:
-                _apply(transaction, envelope, self._correction(uuid, name, told))
+                # Of a VM whose name another one has by now the panel must hear nothing more.
+                tell = state is not None or name not in names
+                _apply(transaction, envelope, self._correction(uuid, name, told), tell=tell)
 
     def _correction(self, uuid: str, name: str, told: tuple[str, str]) -> Event:
         return Event(
@@ -232,11 +235,13 @@ def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) ->
         problems.tell(transaction, decision.anomaly, envelope.node, text=decision.text)
 
 
-def _apply(transaction: Transaction, envelope: Envelope, event: Event) -> None:
+def _apply(transaction: Transaction, envelope: Envelope, event: Event, *, tell: bool = True) -> None:
     """One VM's event: its copies, and the call that tells the panel."""
     before = transaction.copies(event.uuid)
     copies = cluster.apply(before, envelope.node, event.type, event.subtype)
     transaction.keep_copies(event.uuid, event.name, before, copies)
+    if not tell:
+        return
     fields = calls.event_fields(
         hostnode=envelope.node,
         name=event.name,

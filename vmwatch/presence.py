@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 MISSED_HEARTBEATS: Final = 3
 """A node that was not heard of for so many of its own intervals is silent."""
+
+LONGEST_PAUSE: Final = 2.0
+"""Seconds between two looks for silent nodes; the master looks twice a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class Presence:
     def __init__(self) -> None:
         self._nodes: dict[int, _Heard] = {}
         self._current: dict[int, float] = {}
+        self._looked: float | None = None
 
     def heard(self, node: int, *, interval: float, now: float) -> None:
         """A heartbeat came, or (at the master's start) may be expected from now on."""
@@ -36,7 +40,15 @@ class Presence:
         return self._current.get(node, float("-inf")) > time
 
     def silent(self, now: float) -> dict[int, float]:
-        """The silent nodes, and for how many seconds they have been."""
+        """The silent nodes, and for how many seconds they have been. To be asked every second or so.
+
+        Who asks after a longer pause was asleep itself (frozen, or its host was), and heard nobody: that time
+        is no node's silence.
+        """
+        asleep = 0.0 if self._looked is None else now - self._looked
+        self._looked = now
+        if asleep > LONGEST_PAUSE:
+            self._nodes = {node: replace(heard, at=heard.at + asleep) for node, heard in self._nodes.items()}
         return {
             node: now - heard.at
             for node, heard in self._nodes.items()

@@ -110,7 +110,7 @@ class Stream:
             await asyncio.sleep(0)  # others have their turn, though `send` never waits
             if records or self._news.is_set():
                 continue
-            if self._known_due:
+            if self._known_due and self.libvirt is LibvirtState.CONNECTED:
                 self._known_due = False
                 await self._send_known(send)
             if not self._news.is_set():
@@ -132,7 +132,10 @@ class Stream:
         return seal(envelope, body, self._signature)
 
     async def _send_known(self, send: _Send) -> None:
-        """Nothing may be appended between reading the top and the known set: no await in between."""
+        """What the node knows, once it has compared it with libvirt's list.
+
+        Nothing may be appended between reading the top and the known set: no await in between.
+        """
         domains = tuple(
             KnownDomain(uuid=uuid, name=known.name, state=known.state)
             for uuid, known in sorted(self._outbox.known.items())

@@ -304,6 +304,18 @@ def test_a_known_set_without_a_vm_says_that_it_is_off(master: Master) -> None:
     assert master.state() == before
 
 
+def test_a_known_set_says_nothing_of_a_vm_whose_name_another_one_has(master: Master) -> None:
+    anew = frame(Kind.EVENT, replace(EVENT, uuid="u-new"), 2)
+    master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), event(1), anew)
+    domains = (KnownDomain(uuid="u-new", name="web", state=CopyState.RUNNING),)
+    master.accept(frame(Kind.KNOWN, KnownSet(domains=domains), 2))
+    assert master.events() == ["web started(booted) running"] * 2
+    assert [(uuid, state) for uuid, _, _, state, *_ in master.rows("vm")] == [
+        ("u-new", "running"),
+        ("u-web", "stopped"),
+    ]
+
+
 def test_a_known_set_that_agrees_changes_nothing(master: Master) -> None:
     master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), event(1))
     before = master.state()

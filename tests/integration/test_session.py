@@ -154,6 +154,18 @@ async def test_what_is_new_follows_at_once_and_the_known_set_is_told_once(outbox
     assert wire.numbers == [0, 1, 2]
 
 
+async def test_the_known_set_is_told_when_it_was_compared_with_libvirts_list(outbox: Outbox) -> None:
+    stream, wire = speaking(outbox, libvirt=None), Wire()
+    async with session(stream, wire):
+        await idle(stream)
+        assert wire.of(KnownSet) == []
+        append(stream, outbox, 1)
+        stream.libvirt = LibvirtState.CONNECTED
+        stream.beat()
+        await idle(stream)
+    assert wire.kinds[-3:] == [Kind.EVENT, Kind.HEARTBEAT, Kind.KNOWN]
+
+
 async def test_the_known_set_is_told_again_with_statistics(outbox: Outbox) -> None:
     stream, wire = speaking(outbox), Wire()
     async with session(stream, wire):

@@ -91,6 +91,15 @@ def test_a_migration_whose_source_dies_is_a_stopped_vm() -> None:
         assert after([*RUNNING_ON_A, *order]).status is Status.STOPPED
 
 
+def test_a_source_that_only_a_snapshot_found_off_has_been_left() -> None:
+    told = [(A, "stopped", "unknown"), (B, "started", "migrated"), (B, "resumed", "migrated")]
+    came_first = [*RUNNING_ON_A, *told[1:], told[0]]
+    assert after(came_first) == Placement(status=Status.RUNNING, node=B)
+    back = [(B, "suspended", "migrated"), (B, "stopped", "migrated")]
+    assert after([*came_first, *back]).status is Status.MIGRATING
+    assert after([*came_first, (B, "stopped", "unknown")]).status is Status.STOPPED
+
+
 def test_a_paused_vm_migrates_paused() -> None:
     told = [(A, "stopped", "migrated"), (B, "started", "migrated"), (B, "suspended", "paused")]
     for order in interleavings(told):
