@@ -231,7 +231,8 @@ class NodeSettings(ServiceSettings):
         Parameter(
             parse=_seconds(0.1, 300),
             expected="seconds, 0.1 to 300",
-            help="How often the node says that it is alive, in seconds.",
+            help="How often at least the node says that it is alive; one that was silent for three times as long "
+            "is told as silent.",
         ),
     ] = 10.0
     log_file: _LogFile = _VAR / "vmwatch-node.log"
