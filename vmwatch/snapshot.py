@@ -119,13 +119,10 @@ def differences(
     skip: Collection[str],
     now: datetime,
     since: datetime | None,
-    host_restarted: bool = False,
 ) -> list[Finding]:
     """The events that lead from the known set (by uuid) to libvirt's list, in the order to tell them.
 
     `skip`: uuids that had an event since the list's reading began: it may be older than that; read again.
-    `host_restarted`: the host booted since the known set was kept. libvirt's ids begin anew then: no domain
-    has run on, even where the number is the same.
     What leaves a name (vanished, renamed) comes before what may have taken it.
     """
     listed = {seen.uuid: seen for seen in found if seen.uuid not in skip and not is_appliance(seen.name)}
@@ -133,13 +130,9 @@ def differences(
         (uuid, event)
         for uuid, old in known.items()
         if uuid not in skip
-        for event in _leaving(old, listed.get(uuid), host_restarted=host_restarted)
+        for event in _leaving(old, listed.get(uuid))
     ]
-    arriving = [
-        (uuid, event)
-        for uuid, seen in listed.items()
-        for event in _arriving(known.get(uuid), seen, host_restarted=host_restarted)
-    ]
+    arriving = [(uuid, event) for uuid, seen in listed.items() for event in _arriving(known.get(uuid), seen)]
     return [_finding(uuid, event, now, since) for uuid, event in leaving + arriving]
 
 
@@ -157,9 +150,7 @@ def completed(
     for event in heard:
         for uuid in _displaced(learned, event):
             old = learned.pop(uuid)
-            told += [
-                _finding(uuid, untold, now, since) for untold in _leaving(old, None, host_restarted=False)
-            ]
+            told += [_finding(uuid, untold, now, since) for untold in _leaving(old, None)]
         told.append(event)
         state = after(learned.pop(event.uuid, None), event)
         if state is not None:
@@ -203,19 +194,19 @@ def _id_after(known: Known | None, event: Event, state: CopyState) -> int | None
     return event.domain_id
 
 
-def _leaving(known: Known, seen: Seen | None, *, host_restarted: bool) -> Iterator[_Untold]:
+def _leaving(known: Known, seen: Seen | None) -> Iterator[_Untold]:
     if seen is None:
         if _alive(known):
             yield _stopped(known)
         yield _Untold(name=known.name, type=EventType.UNDEFINED, subtype="removed")
         return
-    if _restarted(known, seen, host_restarted=host_restarted):
+    if _restarted(known, seen):
         yield _stopped(known)
     if seen.name != known.name:
         yield _Untold(name=known.name, type=EventType.UNDEFINED, subtype="renamed")
 
 
-def _arriving(known: Known | None, seen: Seen, *, host_restarted: bool) -> Iterator[Event]:
+def _arriving(known: Known | None, seen: Seen) -> Iterator[Event]:
     # libvirt lists it as paused, and is about to tell that it started, or failed to.
     is_starting = (seen.type, seen.subtype) == _STARTING
     if known is None:
@@ -223,7 +214,7 @@ def _arriving(known: Known | None, seen: Seen, *, host_restarted: bool) -> Itera
         return
     if seen.name != known.name:
         yield _Untold(name=seen.name, type=EventType.DEFINED, subtype="renamed", domain_id=seen.domain_id)
-    changed = _restarted(known, seen, host_restarted=host_restarted) or not _same(known, seen)
+    changed = _restarted(known, seen) or not _same(known, seen)
     if changed and not is_starting:
         yield seen
 
@@ -238,11 +229,11 @@ def _new(seen: Seen) -> Iterator[Event]:
         yield seen
 
 
-def _restarted(known: Known, seen: Seen, *, host_restarted: bool) -> bool:
+def _restarted(known: Known, seen: Seen) -> bool:
     """Whether it is alive, as it was, but in another run: it was off in between."""
     if known.domain_id is None or seen.domain_id is None:
         return False
-    return host_restarted or known.domain_id != seen.domain_id
+    return known.domain_id != seen.domain_id
 
 
 def _alive(known: Known) -> bool:
