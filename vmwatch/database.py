@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -68,9 +68,11 @@ class Database:
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if self._connection.in_transaction:  # a failed COMMIT may have ended it
                     self._connection.execute("ROLLBACK")
+                if _code(error) == sqlite3.SQLITE_FULL:
+                    self._make_room()
                 raise
 
     @contextmanager
@@ -82,6 +84,11 @@ class Database:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _make_room(self) -> None:
+        """On a full disk, take the log into the file and give back its room: what is deleted next may need it."""
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -113,7 +120,12 @@ def set_aside(path: Path, reason: str) -> None:
 
 
 def _tells_damage(error: sqlite3.Error) -> bool:
+    # Python's own errors have no code. The only operational one: a text is not UTF-8, and we never wrote such.
+    undecodable = isinstance(error, sqlite3.OperationalError) and _code(error) is None
+    return undecodable or _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _code(error: BaseException) -> int | None:
+    """SQLite's primary result code, where the error has one."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # Python's own: a text is not UTF-8, which we never wrote; or the file is closed
-        return isinstance(error, sqlite3.OperationalError)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return None if code is None else code & 0xFF

@@ -12,9 +12,10 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, Never
+from typing import TYPE_CHECKING, Any, Final, Never
 
 from vmwatch import __version__, config, link, messages
+from vmwatch.database import Damaged
 from vmwatch.errors import HypervisorLost
 from vmwatch.hypervisor import Hypervisor
 from vmwatch.link import LinkLost, Push
@@ -46,7 +47,19 @@ log = logging.getLogger(__name__)
 
 
 async def watch(settings: NodeSettings, life: Life) -> int:
-    """The node service, from its first connection to its end. Raises HypervisorLost, StorageError."""
+    """The node service, from its first connection to its end. Raises HypervisorLost, StorageError.
+
+    When the outbox is found to be damaged, all begins anew with another one, as at a start.
+    """
+    while not life.stop.is_set():
+        try:
+            await _watch(settings, life)
+        except* Damaged:
+            pass  # the outbox has said so, and set the file aside
+    return 0
+
+
+async def _watch(settings: NodeSettings, life: Life) -> None:
     keys = derive_keys(settings.secret)
     outbox = Outbox(settings.state_dir / "outbox.db", now=_now(), random=secrets.randbits(64), boot=boot_id())
     stream = Stream(
@@ -76,7 +89,6 @@ async def watch(settings: NodeSettings, life: Life) -> int:
     finally:
         link.flush()
         outbox.close()
-    return 0
 
 
 async def _follow_libvirt(
@@ -91,7 +103,8 @@ async def _follow_libvirt(
             stream.beat()
             listening.set()
             life.ready()
-            raise HypervisorLost(f"libvirt at {settings.libvirt_uri} is gone: {await lost}")
+            reason = await _until_lost(hypervisor, recorder, lost)
+            raise HypervisorLost(f"libvirt at {settings.libvirt_uri} is gone: {reason}")
         finally:
             await hypervisor.close()
             recorder.keep()
@@ -118,6 +131,18 @@ async def _connect(
                 stream.beat()
             waiting = True
         await asyncio.sleep(_LIBVIRT_RETRY_SECONDS)
+
+
+async def _until_lost(hypervisor: Hypervisor, recorder: Recorder, lost: asyncio.Future[str]) -> str:
+    """The reason of the loss. Until then, what had to be forgotten is found by comparing."""
+    comparing = asyncio.create_task(recorder.compare_when_forgotten(hypervisor))
+    try:
+        either: set[asyncio.Future[Any]] = {comparing, lost}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return await lost if lost.done() else await comparing
+    finally:
+        comparing.cancel()
+        await asyncio.gather(comparing, return_exceptions=True)
 
 
 async def _speak(stream: Stream, endpoint: Endpoint, keys: Keys) -> Never:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmwatch import messages, protocol
 from vmwatch.database import Damaged, Database, set_aside
+from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.protocol import OVERHEAD, Kind, Run
 from vmwatch.snapshot import Known, after
@@ -169,14 +170,23 @@ class Outbox:
         return 0
 
     def forget(self, *, up_to: int) -> None:
-        """Drop the records up to this id: the master has them."""
+        """Drop the records up to this id: the master has them. On a full disk they stay until the next call."""
+        try:
+            self._delete(up_to)
+        except Damaged:
+            raise
+        except StorageError as error:
+            log.warning("what has arrived stays in the outbox: reason=%s", error)
+            return
+        self._limit_told &= self._size > self._limit // 2  # room again: the next time is another one
+
+    def _delete(self, up_to: int) -> None:
         with self._database.transaction() as sql:
             query = "SELECT coalesce(sum(length(body)), 0) FROM record WHERE id <= ?"
             (gone,) = sql.execute(query, (up_to,)).fetchone()
             sql.execute("DELETE FROM record WHERE id <= ?", (up_to,))
             self._keep_run(sql, self.confirmed, self._size - gone)
         self._size -= gone
-        self._limit_told &= self._size > self._limit // 2  # room again: the next time is another one
 
     def close(self) -> None:
         """Close the file, and set it aside if it was found to be damaged."""

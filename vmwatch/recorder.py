@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From libvirt into the outbox: what it tells, and what its list shows and it did not tell."""
+"""From libvirt into the outbox: what it tells, and what its list shows and it did not tell.
+
+While the outbox cannot be written, for the disk is full, what is heard waits in memory. What is more than that
+is forgotten, and found by comparing when there is room again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Never
 
+from vmwatch.database import Damaged
+from vmwatch.errors import StorageError
 from vmwatch.libvirt_loop import KEEPALIVE_COUNT, KEEPALIVE_SECONDS
 from vmwatch.messages import Event, Source
 from vmwatch.snapshot import Finding, completed, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from vmwatch.hypervisor import DomainEvent, Hypervisor
@@ -26,6 +35,14 @@ _STRAGGLER_SECONDS: Final = 0.05
 libvirtd sends the two from different threads, and at our end an event takes two more rounds of the loop. Taken for
 a newer one, it would tell a change that the comparison has told already.
 """
+
+_AT_ONCE: Final = 512  # events in a commit: one that fails has not cost much
+
+HELD: Final = 10_000
+"""So many events are held in memory, 6 MiB or so; beyond it the oldest are forgotten, and the list is compared."""
+
+RETRY_SECONDS: Final = 1.0
+"""Between two attempts to write what is held."""
 
 _NOTICED: Final = timedelta(seconds=KEEPALIVE_SECONDS * (KEEPALIVE_COUNT + 1))
 """How long libvirtd may have been gone until that is noticed."""
@@ -40,29 +57,41 @@ class Recorder:
         self._outbox = outbox
         self._on_kept = on_kept
         self._clock = clock
-        self._heard: list[DomainEvent] = []
+        self._heard: deque[DomainEvent] = deque()
         self._touched: set[str] = set()  # had an event since the list's reading began
         self._news = asyncio.Event()
+        self._failing = False
+        self._forgotten = 0  # events, since the process began
+        self._forgotten_compared = 0  # so many of them when the list was last compared
+        self._in_doubt = asyncio.Event()
 
     def hear(self, event: DomainEvent) -> None:
         """Take an event from libvirt's callback; it is kept a moment later, when the loop comes to it."""
+        if len(self._heard) == HELD:
+            self._heard.popleft()
+            self._forgotten += 1
         self._heard.append(event)
         self._touched.add(event.uuid)
         self._news.set()
 
-    async def run(self) -> None:
-        """Keep what is heard, until cancelled. Raises StorageError."""
+    async def run(self) -> Never:
+        """Keep what is heard, until cancelled. Raises Damaged."""
         while True:
             await self._news.wait()
-            self.keep()
+            await self._keep_all()
 
-    def keep(self) -> None:
-        """Keep all that was heard so far, in one commit."""
+    def keep(self) -> bool:
+        """Keep all that was heard so far. False: it cannot be written now. Raises Damaged."""
         self._news.clear()
-        heard, self._heard = self._heard, []
-        if heard:
+        while self._heard:
+            heard = list(islice(self._heard, _AT_ONCE))
             events = completed(self._outbox.known, heard, now=self._clock(), since=self._since())
-            self._append([_as_event(event) for event in events])
+            if not self._append(events):
+                self._news.set()
+                return False
+            for _ in heard:
+                self._heard.popleft()
+        return True
 
     async def compare(self, hypervisor: Hypervisor) -> None:
         """Find what no event told, and keep it. VMs that change meanwhile are read again."""
@@ -70,41 +99,88 @@ class Recorder:
         since = self._since()
         while True:
             self._touched.clear()
+            forgotten = self._forgotten
             domains = await hypervisor.list_domains()
             await asyncio.sleep(_STRAGGLER_SECONDS)
-            self.keep()
+            await self._keep_all()
             now = self._clock()
-            findings = differences(
-                self._outbox.known, domains, skip=self._touched | settled, now=now, since=since
-            )
-            if findings:
-                log.info("found what no event told: changes=%d", len(findings))
-                self._append([_as_event(finding) for finding in findings])
-            if not self._touched:
+            skip = self._touched | settled
+            findings = differences(self._outbox.known, domains, skip=skip, now=now, since=since)
+            kept = self._tell(findings)
+            if kept and not self._touched:
                 break
-            settled |= self._outbox.known.keys() - self._touched
-            await asyncio.sleep(_REREAD_SECONDS)
-        self._outbox.confirm(now)
+            if forgotten != self._forgotten:
+                settled.clear()  # what was told of them since is forgotten
+            elif kept:
+                settled |= self._outbox.known.keys() - self._touched
+            await asyncio.sleep(_REREAD_SECONDS if kept else RETRY_SECONDS)
+        self._forgotten_compared = forgotten
+        self._in_doubt.clear()
+        self._write(partial(self._outbox.confirm, now))
+
+    async def compare_when_forgotten(self, hypervisor: Hypervisor) -> Never:
+        """Compare whenever events were forgotten and others can be kept again. Raises HypervisorLost, Damaged."""
+        while True:
+            await self._in_doubt.wait()
+            await self.compare(hypervisor)
 
     def confirm(self) -> None:
         """Keep how long nothing was missed: libvirt is connected, as far as one can know.
 
         A libvirtd that died or froze is noticed late, and what its guests did meanwhile was not heard.
         """
+        if not self.keep() or self._forgotten != self._forgotten_compared:
+            return
         now = self._clock()
         heard = now - _NOTICED
         confirmed = self._outbox.confirmed
         if confirmed is None or not heard <= confirmed <= now:  # beyond now: the clock was set back
-            self._outbox.confirm(heard)
+            self._write(partial(self._outbox.confirm, heard))
 
     def _since(self) -> datetime | None:
         """The earliest moment of what no event told; None: not known, for the clock was set back."""
         confirmed = self._outbox.confirmed
         return confirmed if confirmed and confirmed <= self._clock() else None
 
-    def _append(self, events: list[Event]) -> None:
-        self._outbox.append(events)
+    async def _keep_all(self) -> None:
+        """Return when all that was heard is kept."""
+        while not self.keep():  # noqa: ASYNC110 (of a disk, nobody is told that it has room)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _tell(self, findings: list[Finding]) -> bool:
+        if not findings:
+            return True
+        kept = self._append(findings)
+        if kept:
+            log.info("found what no event told: changes=%d", len(findings))
+        return kept
+
+    def _append(self, events: Iterable[DomainEvent | Finding]) -> bool:
+        if not self._write(partial(self._outbox.append, [_as_event(event) for event in events])):
+            return False
+        if self._forgotten != self._forgotten_compared:
+            self._in_doubt.set()
         self._on_kept()
+        return True
+
+    def _write(self, write: Callable[[], None]) -> bool:
+        """Whether it could be written; what changes is said. Raises Damaged."""
+        try:
+            write()
+        except Damaged:
+            raise
+        except StorageError as error:
+            if not self._failing:
+                log.warning(
+                    "the outbox cannot be written, what libvirt tells waits in memory: reason=%s", error
+                )
+            self._failing = True
+            return False
+        if self._failing:
+            forgotten = self._forgotten - self._forgotten_compared
+            log.info("the outbox can be written again: waited=%d forgotten=%d", len(self._heard), forgotten)
+        self._failing = False
+        return True
 
 
 def _as_event(event: DomainEvent | Finding) -> Event:

@@ -330,10 +330,25 @@ def test_what_cannot_be_kept_changes_nothing_and_can_be_kept_later(tmp_path: Pat
         text = refusal(lambda: outbox.append([replace(STOPPED, name="x" * 100_000)]))
         assert text == f"{tmp_path}/state/outbox.db: database or disk is full"
         assert (outbox.top, outbox.known["u1"].state) == (1, CopyState.RUNNING)
+        assert (tmp_path / "state/outbox.db-wal").stat().st_size == 0, "the log gives back its room"
         with outbox._database.reading() as own:
             own.execute("PRAGMA max_page_count=100000")
         outbox.append([STOPPED])
         assert told(outbox) == [(0, Kind.BEGIN), (1, Kind.EVENT), (2, Kind.EVENT)]
+
+
+def test_what_cannot_be_forgotten_now_is_forgotten_later(tmp_path: Path) -> None:
+    with opened(tmp_path) as outbox:
+        outbox.append([STARTED] * 9)
+        with outbox._database.reading() as own:
+            own.execute("PRAGMA query_only=1")
+        outbox.forget(up_to=3)
+        assert len(told(outbox)) == 10
+        with outbox._database.reading() as own:
+            own.execute("PRAGMA query_only=0")
+        outbox.forget(up_to=4)
+        assert len(told(outbox)) == 6
+        assert outbox._size == bodies(outbox)
 
 
 # --- damage ---

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import subprocess
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,12 @@ from tests.integration.driver import definition, virsh
 from tests.integration.polling import until
 from vmwatch.errors import HypervisorLost
 from vmwatch.events import CopyState
-from vmwatch.hypervisor import Hypervisor
+from vmwatch.hypervisor import DomainEvent, Hypervisor
 from vmwatch.libvirt_loop import KEEPALIVE_COUNT, KEEPALIVE_SECONDS
 from vmwatch.messages import Event, Source
 from vmwatch.outbox import Outbox
 from vmwatch.protocol import Kind
-from vmwatch.recorder import Recorder
+from vmwatch.recorder import HELD, Recorder
 from vmwatch.strict import decode
 
 if TYPE_CHECKING:
@@ -190,6 +190,97 @@ async def test_a_restart_in_a_storm_tells_every_state_that_lasts(driver: Host, t
             kinds = [event.type for event in own.events() if event.name == name]
             assert all(one != other for one, other in itertools.pairwise(kinds)), "told twice"
     assert lives > 0
+
+
+# --- a full disk ---
+
+
+@contextmanager
+def full_disk(outbox: Outbox) -> Iterator[None]:
+    """No page more: SQLITE_FULL, as of a full disk."""
+    with outbox._database.reading() as sql:
+        (pages,) = sql.execute("PRAGMA page_count").fetchone()
+        sql.execute(f"PRAGMA max_page_count={pages}")
+        yield
+        sql.execute("PRAGMA max_page_count=1000000")
+
+
+def heard(number: int) -> DomainEvent:
+    return DomainEvent(
+        uuid="u",
+        name="flood",
+        type="suspended" if number % 2 else "resumed",
+        subtype="unknown",
+        time=datetime.now(UTC),
+        cause=None,
+        domain_id=9,
+    )
+
+
+async def test_what_cannot_be_written_waits_in_memory_and_is_kept_in_order(
+    driver: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="vmwatch.recorder")
+    async with node(tmp_path) as own, own.listening(driver) as hypervisor:
+        await own.recorder.compare(hypervisor)
+        with full_disk(own.outbox):
+            for number in range(3000):
+                own.recorder.hear(heard(number))
+            await virsh(driver, "suspend test", "resume test")
+            await until(lambda: "cannot be written" in caplog.text)
+            confirmed = own.outbox.confirmed
+            own.ahead = timedelta(minutes=1)
+            own.recorder.confirm()
+            assert own.outbox.confirmed == confirmed, "what is known is not right"
+        await until(lambda: own.told()[-1] == "test resumed(unpaused)")
+        assert [event.type for event in own.events() if event.name == "flood"] == [
+            "resumed",
+            "suspended",
+        ] * 1500
+        assert len(own.told(Source.EVENT)) == 3002
+    said = [record.levelname for record in caplog.records if "written" in record.getMessage()]
+    assert said == ["WARNING", "INFO"]
+
+
+async def test_what_is_more_than_memory_holds_is_found_when_there_is_room(
+    driver: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node(tmp_path) as own, own.listening(driver) as hypervisor:
+        await own.recorder.compare(hypervisor)
+        confirmed = own.outbox.confirmed
+        comparing = asyncio.create_task(own.recorder.compare_when_forgotten(hypervisor))
+        with full_disk(own.outbox):
+            for number in range(600):
+                own.recorder.hear(heard(number))
+            await until(lambda: "cannot be written" in caplog.text)
+            await virsh(driver, "suspend test")
+            await until(lambda: own.recorder._heard[-1].name == "test")
+            for number in range(HELD):
+                own.recorder.hear(heard(number))
+            assert len(own.recorder._heard) == HELD
+            own.recorder.confirm()
+        await until(lambda: own.outbox.confirmed != confirmed)
+        found = [event for event in own.events() if event.name == "test"]
+        assert [(event.type, event.source) for event in found[1:]] == [("suspended", Source.SNAPSHOT)]
+        assert found[1].since == confirmed
+        assert own.told().count("flood undefined(removed)") == 1
+        comparing.cancel()
+
+
+async def test_a_comparison_waits_until_there_is_room(driver: Host, tmp_path: Path) -> None:
+    async with node(tmp_path) as own, own.listening(driver) as hypervisor:
+        await own.recorder.compare(hypervisor)
+        names = [f"vm{number}" for number in range(60)]
+    await virsh(driver, *(definition(tmp_path, name) for name in names))
+    async with node(tmp_path) as own, own.listening(driver) as hypervisor:
+        with full_disk(own.outbox):
+            comparing = asyncio.create_task(own.recorder.compare(hypervisor))
+            await until(lambda: own.recorder._failing)
+            assert not comparing.done()
+        await comparing
+        assert sorted(own.told()[1:]) == sorted(
+            f"{name} {told}" for name in names for told in ("defined(added)", "stopped(unknown)")
+        )
 
 
 # --- since when ---

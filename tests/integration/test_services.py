@@ -424,22 +424,46 @@ def test_a_master_on_a_full_disk_leaves_it_to_the_nodes_and_goes_on_when_there_i
         assert "Traceback" not in stack.master.output()
 
 
-def test_a_node_on_a_full_disk_ends_with_a_clear_error_and_the_next_one_finds_the_truth(
+def test_a_node_on_a_full_disk_goes_on_and_tells_all_when_there_is_room(
     driver_host: Host, tmp_path: Path
 ) -> None:
     with Stack(driver_host, tmp_path, settings={**QUICK, "small_disk": "node"}) as stack:
         stack.start()
         domains = running(stack, 4)
         wait_for(lambda: stack.shown() == stack.states(), seconds=10, what="the start")
+        told = len(stack.told("vm0"))
         with stack.full_disk():
-            change(domains, 10, pause=0.05)
+            change(domains, 60, pause=0.01)
             domains[0].suspend()
-            assert stack.node.wait(seconds=10) == 1
-        assert "outbox.db: database or disk is full" in stack.node.output()
-        assert "Traceback" not in stack.node.output()
-        wait_for(lambda: stack.client.problems() == ["node_silent"], seconds=5, what="the silence")
-        stack.node.start()
+            wait_for(lambda: "outbox cannot be written" in stack.node.output(), seconds=10, what="the error")
+        changes = [*["suspended(paused)", "resumed(unpaused)"] * 60, "suspended(paused)"]
+        wait_for(lambda: len(stack.told("vm0")) >= told + len(changes), seconds=20, what="all of it")
+        assert stack.told("vm0")[told:] == changes
         wait_for(lambda: stack.shown() == stack.states(), seconds=5, what="the truth")
+        assert "disk is full" in stack.node.output()
+        assert "the outbox can be written again" in stack.node.output()
+        assert "Traceback" not in stack.node.output()
+        assert stack.client.problems() == []
+
+
+# --- a damaged outbox ---
+
+
+def test_a_damaged_outbox_is_set_aside_and_the_truth_told_anew(stack: Stack) -> None:
+    stack.start()
+    domains = running(stack, 4)
+    stack.wait_until_all_is_registered()
+    stack.node.stop()
+    domains[0].suspend()
+    with closing(sqlite3.connect(stack.folder / "node/outbox.db", isolation_level=None)) as sql:
+        sql.execute("UPDATE record SET body = x'00' WHERE seq = 3")  # found when it is sent
+    stack.node.start(wait=False)
+    wait_for(lambda: "file damaged, set aside" in stack.node.output(), seconds=10, what="the damage")
+    wait_for(lambda: stack.shown() == stack.states(), seconds=10, what="the truth")
+    assert stack.shown()["vm0"] == "paused"
+    assert stack.client.problems() == ["outbox_replaced"]
+    assert len(list((stack.folder / "node").glob("outbox.db.damaged-*"))) == 1
+    assert "Traceback" not in stack.node.output()
 
 
 # --- memory ---
