@@ -258,7 +258,9 @@ async def test_what_is_more_than_memory_holds_is_found_when_there_is_room(
             for number in range(HELD):
                 own.recorder.hear(heard(number))
             assert len(own.recorder._heard) == HELD
-            own.recorder.confirm()
+        own.ahead = timedelta(hours=1)
+        own.recorder.confirm()
+        assert own.outbox.confirmed == confirmed, "there is room, but it was not compared yet"
         await until(lambda: own.outbox.confirmed != confirmed)
         found = [event for event in own.events() if event.name == "test"]
         assert [(event.type, event.source) for event in found[1:]] == [("suspended", Source.SNAPSHOT)]
