@@ -17,7 +17,6 @@ import ssl
 import subprocess
 import threading
 from dataclasses import dataclass, field, fields, replace
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_plus, urlencode
@@ -38,6 +37,12 @@ MAX_ANSWER: Final = 1 << 20
 
 MGRCTL: Final = ("/usr/local/mgr5/sbin/mgrctl", "-m", "vmmgr")
 MGRCTL_TIMEOUT: Final = 15.0  # seconds
+_HEADERS: Final = {
+    "Content-Type": "application/x-www-form-urlencoded",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # of what is compressed the size could not be limited
+    "User-Agent": "vmwatch-master",
+}
 DIALECT_FILE: Final = Path("/usr/local/mgr5/etc/vmwatch-dialect.conf")
 
 
@@ -262,11 +267,16 @@ class Panel:
             raise ValueError("access takes either a user or sessions")
         self._access, self._sessions = access, sessions
         self._dialect, self._timeouts = dialect or Dialect(), timeouts or Timeouts()
-        self._http = _session(access)
+        self._request = requests.Request("POST", access.url, headers=_HEADERS).prepare()
+        self._verify = str(access.verify) if isinstance(access.verify, Path) else access.verify
+        if access.verify is False:
+            # The administrator has decided so in the configuration; a warning a call tells nobody more.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        self._adapter = _adapter()
 
     def close(self) -> None:
         """Close the connection."""
-        self._http.close()
+        self._adapter.close()  # type: ignore[no-untyped-call]
 
     def call(self, func: str, values: Mapping[str, str]) -> None:
         """Call a function by the contract's name with the contract's fields; return when the panel said yes.
@@ -310,7 +320,9 @@ class Panel:
         """Status and raw body. Not connected, timed out, redirected, too large: Unavailable."""
         url, limits = self._access.url, (self._timeouts.connect, self._timeouts.answer)
         try:
-            with self._http.post(url, data=body, timeout=limits, stream=True) as response:
+            request = self._request.copy()
+            request.prepare_body(body, files=None)
+            with self._adapter.send(request, stream=True, timeout=limits, verify=self._verify) as response:
                 if 300 <= response.status_code < 400:
                     target = _line(response.headers.get("Location")) or "nowhere"
                     raise Unavailable("redirect", f"{url} points to {target}: set panel_url to what is meant")
@@ -325,33 +337,15 @@ class Panel:
         return response.status_code, untrusted_body
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """No answer points anywhere: even to leave a redirect alone, requests reads its body without a limit."""
+def _adapter() -> HTTPAdapter:
+    """What sends a request.
 
-
-def _session(access: Access) -> requests.Session:
-    session = _Session()
-    # No proxy, no .netrc, no authorities of the environment: the configuration says all.
-    session.trust_env = False
-    session.verify = str(access.verify) if isinstance(access.verify, Path) else access.verify
-    if access.verify is False:
-        # The administrator has decided so in the configuration; a warning a call tells nobody more.
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers.update(
-        {
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",  # of what is compressed the size could not be limited
-            "User-Agent": "vmwatch-master",
-        }
-    )
+    Without a requests.Session before it: that one follows redirects, asks the environment for proxies, .netrc
+    and authorities, keeps cookies, and takes longer to prepare a call than to send it.
+    """
     adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1)
     adapter.poolmanager.pool_classes_by_scheme = POOLS
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
+    return adapter
 
 
 def _reason(error: BaseException) -> str:
