@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import drain, latency, memory, throughput
+from bench import away, drain, latency, memory, throughput
 from bench.figures import table
 from tests.lab.errors import LabError
 
@@ -35,6 +35,7 @@ _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], Group]] = {
     "throughput": lambda options: throughput.measure(
         messages=options.messages, rounds=options.rounds, say=_say
     ),
+    "away": lambda options: away.measure(seconds=options.away, say=_say),
     "drain": lambda options: drain.measure(calls=options.calls, rounds=options.rounds, say=_say),
 }
 
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         ("messages", 20_000, "throughput: messages in a round"),
         ("calls", 2_000, "drain: calls that wait"),
         ("rounds", 3, "throughput, drain: rounds of each side"),
+        ("away", 10, "away: seconds without a panel"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (%(default)s)")
     return parser

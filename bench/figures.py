@@ -89,4 +89,6 @@ def _row(figure: Figure) -> tuple[str, ...]:
 
 
 def _shown(value: float, unit: str) -> str:
+    if unit.startswith("of "):
+        return f"{value:.0f} {unit}"
     return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.2f} {unit}"

@@ -62,7 +62,7 @@ class Rig:
         return "\n".join(found)
 
     def start_panel(self) -> PanelClient:
-        """Start the panel, which takes every VM; return a user of it."""
+        """Start the panel, which takes every VM, as `panel`; return a user of it."""
         values = {
             "Listen": "127.0.0.1",
             "ListenPort": self.panel_port,
@@ -72,7 +72,7 @@ class Rig:
             "Option": "RegisterUnknownVm",
         }
         config = write_config(self.folder / "vmmgr.conf", values, separator=" ")
-        self._start("panel", ["vmwatch-panel", "--config", str(config)], ready="listening on")
+        self.panel = self._start("panel", ["vmwatch-panel", "--config", str(config)], ready="listening on")
         return self._open.enter_context(PanelClient(self.panel_url, user=USER, password=self.password))
 
     def start_master(self) -> Service:
