@@ -78,6 +78,11 @@ def place(copies: Copies) -> Placement:
     return Placement(status=_SHOWN_AS[speaking[node].state], node=node)
 
 
+def is_alive(copies: Copies) -> bool:
+    """Whether any copy runs, sleeps or is paused."""
+    return any(copy.state in _ALIVE for copy in copies.values())
+
+
 def apply(copies: Copies, node: int, event: str, detail: str) -> dict[int, Copy]:
     """The copies after libvirt on `node` told `event(detail)`, both in libvirt's words."""
     state = effect(event, detail)

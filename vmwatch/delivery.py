@@ -208,11 +208,14 @@ class Delivery:
         self._turns.again(call.key)
 
     def _refused(self, transaction: Transaction, call: Call, error: PanelError) -> None:
-        transaction.park(call, str(error))
         self._warn("refused", "the panel refused a call, it is put aside: func=%s error=%s", call.func, error)
-        if call.func == "vm.event":  # a problem about a refused problem would be refused, without end
+        if call.func == "vmwatch.statistics":  # the next ones say more
+            transaction.done(call)
+        else:
+            transaction.park(call, str(error))
+        if call.func != "vmwatch.problem":  # a problem about a refused problem would be refused, without end
             text = f"{call.func}: {error}"
-            problems.begin(transaction, "call_refused", None, name=call.fields["name"], text=text)
+            problems.begin(transaction, "call_refused", _node(call), name=call.fields.get("name"), text=text)
 
     def _fail(self, call: Call) -> _Trouble:
         trouble = self._troubles.setdefault(call.key, _Trouble())
@@ -226,7 +229,14 @@ class Delivery:
 
 
 def _solve(transaction: Transaction, call: Call) -> None:
-    """The panel took a VM's event, and so shows it."""
+    """The panel took a VM's event, or a node's statistics, and so shows it."""
+    name = call.fields.get("name")
     if call.func == "vm.event":
-        for problem in ("vm_unknown", "call_refused"):
-            problems.end(transaction, problem, None, name=call.fields["name"])
+        problems.end(transaction, "vm_unknown", None, name=name)
+    if call.func != "vmwatch.problem":
+        problems.end(transaction, "call_refused", _node(call), name=name)
+
+
+def _node(call: Call) -> int | None:
+    """The node that a problem of this call is told of: of a VM's events none, for the VM may move."""
+    return int(call.fields["hostnode"]) if call.func == "vmwatch.statistics" else None

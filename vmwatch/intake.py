@@ -44,6 +44,9 @@ WARNING_SECONDS: Final = 10.0
 DEFAULT_INTERVAL: Final = 10.0
 """Seconds between the heartbeats of a node that has not said otherwise yet."""
 
+LEAST_INTERVAL: Final = 0.1
+"""Seconds: no node beats more often (config), whatever it says."""
+
 log = logging.getLogger(__name__)
 
 
@@ -77,7 +80,7 @@ class Intake:
         with self._ledger.transaction() as transaction:
             for message in messages:
                 self._take(transaction, message)
-        self._heard = True
+        self._heard |= any(message.envelope.kind in (Kind.EVENT, Kind.KNOWN) for message in messages)
 
     def find_silent(self) -> bool:
         """Raise a problem for each node that is silent now. Whether there is any."""
@@ -171,8 +174,11 @@ class Intake:
             name, state = domains.get(uuid, (kept[uuid][0] if uuid in kept else "", None))
             told = cluster.untold(kept[uuid][1] if uuid in kept else None, state)
             if told is not None:
-                # Of a VM whose name another one has by now the panel must hear nothing more.
-                tell = state is not None or name not in names
+                # Nothing to the panel of a VM whose name another one has by now; nor of a copy that never ran, was
+                # a failed migration's target, and is off, while the VM lives elsewhere.
+                superseded = state is None and name in names
+                never_ran = uuid not in kept and cluster.is_alive(transaction.copies(uuid))
+                tell = not (superseded or never_ran)
                 _apply(transaction, envelope, self._correction(uuid, name, told), tell=tell)
 
     def _correction(self, uuid: str, name: str, told: tuple[str, str]) -> Event:
@@ -197,7 +203,9 @@ class Intake:
         if isinstance(body, Statistics):
             _enqueue_statistics(transaction, envelope.node, body)
             return
-        self._presence.heard(envelope.node, interval=body.interval_ms / 1000, now=self._monotonic())
+        self._presence.heard(
+            envelope.node, interval=max(body.interval_ms / 1000, LEAST_INTERVAL), now=self._monotonic()
+        )
         position = transaction.position(envelope.node)
         if position is not None and (position.run, position.seq) == (envelope.run, body.top):
             self._presence.current(envelope.node, now=self._monotonic())

@@ -107,7 +107,7 @@ class Recorder:
             skip = self._touched | settled
             findings = differences(self._outbox.known, domains, skip=skip, now=now, since=since)
             kept = self._tell(findings)
-            if kept and not self._touched:
+            if kept and self._touched <= settled:
                 break
             if forgotten != self._forgotten:
                 settled.clear()  # what was told of them since is forgotten

@@ -12,7 +12,6 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final, Never
 
-from vmwatch.errors import StorageError
 from vmwatch.messages import Body, Gap, Heartbeat, Hello, KnownDomain, KnownSet, LibvirtState, Statistics
 from vmwatch.protocol import Envelope, Kind, Run, fits, seal
 from vmwatch.strict import encode
@@ -169,7 +168,4 @@ class Stream:
 
     def _forget(self, *, up_to: int) -> None:
         self._forgotten = self._sent
-        try:
-            self._outbox.forget(up_to=up_to)
-        except StorageError as error:  # a full disk: what is kept too long does no harm
-            log.warning("records that have arrived are kept, the outbox cannot be written: %s", error)
+        self._outbox.forget(up_to=up_to)

@@ -316,6 +316,25 @@ def test_a_known_set_says_nothing_of_a_vm_whose_name_another_one_has(master: Mas
     ]
 
 
+def test_the_target_of_a_failed_migration_is_not_told_stopped_later(master: Master) -> None:
+    began = frame(Kind.BEGIN, BEGIN, 0, node=2)
+    incoming = replace(EVENT, subtype="migrated")
+    failed = replace(EVENT, type="stopped", subtype="failed")
+    master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), frame(Kind.EVENT, EVENT, 1))
+    master.accept(hello(node=2), began, frame(Kind.EVENT, incoming, 1, node=2))
+    master.accept(frame(Kind.EVENT, failed, 2, node=2))
+    told = len(master.events())
+    domains = (KnownDomain(uuid=EVENT.uuid, name="web", state=CopyState.STOPPED),)
+    master.accept(frame(Kind.KNOWN, KnownSet(domains=domains), 2, node=2))
+    assert len(master.events()) == told
+
+
+def test_a_heartbeat_that_promises_nonsense_makes_nobody_silent_at_once(master: Master) -> None:
+    master.accept(hello(), beat(0, interval_ms=-5))
+    master.now += 0.2
+    assert not master.intake.find_silent()
+
+
 def test_a_known_set_that_agrees_changes_nothing(master: Master) -> None:
     master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), event(1))
     before = master.state()
