@@ -342,6 +342,24 @@ async def test_a_refused_call_is_put_aside_at_once_and_the_next_one_made(
     assert panel.tries()["web"] == 5
 
 
+async def test_refused_statistics_are_a_problem_of_their_node_and_are_not_kept(
+    ledger: Ledger, panel: PanelServer
+) -> None:
+    refusing = [True]
+    panel.answer = lambda form: (
+        error("value", "domains") if form["func"] == "vmwatch.statistics" and refusing[0] else OK
+    )
+    for _ in range(2):
+        with ledger.transaction() as transaction:
+            transaction.enqueue("statistics 7", "vmwatch.statistics", {"hostnode": "7"})
+        async with delivering(ledger, panel):
+            await until(lambda: not waiting(ledger))
+        refusing[0] = False
+    assert parked_functions(ledger) == []
+    assert [problem.split()[0] for problem in panel.problems()] == ["call_refused", "call_refused"]
+    assert [problem.split()[-1] for problem in panel.problems()] == ["raised", "solved"]
+
+
 async def test_a_refused_problem_is_no_problem(ledger: Ledger, panel: PanelServer) -> None:
     panel.answer = lambda _: error("value", "problem")
     enqueue(ledger, "web", 1)
