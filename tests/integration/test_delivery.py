@@ -57,7 +57,7 @@ class PanelServer(ThreadingHTTPServer):
         return Counter(form["name"] for form in self.asked)
 
     def problems(self) -> list[str]:
-        return [f"{f['problem']} {f['name']} {f['state']}" for f in self.forms if "problem" in f]
+        return [f"{f['problem']} {f.get('name', '-')} {f['state']}" for f in self.forms if "problem" in f]
 
 
 class _Request(BaseHTTPRequestHandler):
