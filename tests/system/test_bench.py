@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.timeout(180), pytest.mark.needs("libvirtd", "unshare", "setpriv", "ip")]
 
 BENCH = Path(__file__).resolve().parents[2] / "script/bench"
-FEW = ("--changes=3", "--domains=5", "--messages=300", "--calls=40", "--rounds=1")
+FEW = ("--changes=3", "--domains=5", "--messages=300", "--calls=40", "--rounds=1", "--away=2")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def measured(folder: Path, *options: str) -> tuple[str, dict[str, dict[str, Any]
 
 def test_everything_is_measured_beside_its_floor(folder: Path) -> None:
     said, groups = measured(folder, *FEW)
-    assert list(groups) == ["latency", "memory", "throughput", "drain"]
+    assert list(groups) == ["latency", "memory", "throughput", "away", "drain"]
     for title, figures in groups.items():
         assert f"\n{title}: " in said
         for name, figure in figures.items():
@@ -67,6 +67,8 @@ def test_everything_is_measured_beside_its_floor(folder: Path) -> None:
     )
     assert median <= p95 <= highest
     assert median <= latency["change to commit, median"]["value"]
+    told = groups["away"]["told in the end"]
+    assert (told["value"], told["floor"]) == (10, 0)
 
 
 def test_memory_is_under_its_bars(folder: Path) -> None:
