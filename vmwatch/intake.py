@@ -76,11 +76,10 @@ class Intake:
 
     def accept(self, untrusted_frames: Iterable[bytes]) -> None:
         """Verify, apply and keep a batch; when it returns, it is durable. StorageError: none of it was taken."""
-        messages = [message for frame in untrusted_frames if (message := self._verified(frame))]
         with self._ledger.transaction() as transaction:
-            for message in messages:
-                self._take(transaction, message)
-        self._heard |= any(message.envelope.kind in (Kind.EVENT, Kind.KNOWN) for message in messages)
+            for untrusted_frame in untrusted_frames:
+                if message := self._verified(untrusted_frame):
+                    self._take(transaction, message)
 
     def find_silent(self) -> bool:
         """Raise a problem for each node that is silent now. Whether there is any."""
@@ -123,12 +122,14 @@ class Intake:
     def _take(self, transaction: Transaction, message: Message) -> None:
         envelope = message.envelope
         if envelope.numbered:
+            self._heard = True
             self._take_record(transaction, message)
             return
         body = self._read(message)
         if envelope.kind == Kind.HELLO:  # its body, which a newer node may write, decides nothing
             _follow(transaction, envelope, sequence.greet(transaction.position(envelope.node), envelope))
         elif isinstance(body, KnownSet):
+            self._heard = True
             self._compare(transaction, envelope, body)
         elif isinstance(body, Heartbeat | Statistics):
             self._take_latest(transaction, envelope, body)
@@ -245,9 +246,8 @@ def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) ->
 
 def _apply(transaction: Transaction, envelope: Envelope, event: Event, *, tell: bool = True) -> None:
     """One VM's event: its copies, and the call that tells the panel."""
-    before = transaction.copies(event.uuid)
-    copies = cluster.apply(before, envelope.node, event.type, event.subtype)
-    transaction.keep_copies(event.uuid, event.name, before, copies)
+    copies = cluster.apply(transaction.copies(event.uuid), envelope.node, event.type, event.subtype)
+    transaction.keep_copies(event.uuid, event.name, copies)
     if not tell:
         return
     fields = calls.event_fields(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vmwatch.cluster import Copy
@@ -67,41 +67,47 @@ class Call:
     fields: dict[str, str]
 
 
-class Transaction:
-    """What can be changed, within one commit."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vm:
+    """A VM's name, and its copies by node."""
 
-    def __init__(self, sql: sqlite3.Connection, *, ids: Iterator[int], now: float) -> None:
+    name: str
+    copies: Mapping[int, Copy]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What the file has, of what each message asks for: as of the last commit, so that nobody has to read it."""
+
+    positions: dict[int, Position] = field(default_factory=dict)
+    vms: dict[str, _Vm] = field(default_factory=dict)
+
+
+class Transaction:
+    """What can be changed, within one commit. Most of it is written at once, by `finish`."""
+
+    def __init__(self, sql: sqlite3.Connection, kept: _Kept, *, ids: Iterator[int], now: float) -> None:
         """`ids` gives each call its own."""
-        self.enqueued: set[str] = set()
-        """The keys of new calls."""
         self._sql = sql
+        self._kept = kept
+        self._changed = _Kept()
         self._ids = ids
         self._now = now
-        self._positions: dict[int, Position | None] = {}
-        self._moved: set[int] = set()
+        self._enqueued: list[tuple[int, str, float, str, str]] = []
+        self._done: list[tuple[int]] = []
+
+    @property
+    def enqueued(self) -> set[str]:
+        """The keys of new calls."""
+        return {key for _, key, *_ in self._enqueued}
 
     def position(self, node: int) -> Position | None:
         """How far the node's stream has been taken."""
-        if node not in self._positions:
-            row = self._sql.execute("SELECT run, seq, ended FROM node WHERE id = ?", (node,)).fetchone()
-            position = Position(run=Run(row[0]), seq=row[1], ended=json.loads(row[2])) if row else None
-            self._positions[node] = position
-        return self._positions[node]
+        return self._changed.positions.get(node) or self._kept.positions.get(node)
 
     def keep_position(self, node: int, position: Position) -> None:
-        """The node's stream has been taken that far: `finish` writes it, once, however many records took it there."""
-        if position != self.position(node):
-            self._positions[node] = position
-            self._moved.add(node)
-
-    def finish(self) -> None:
-        """Write what was left for the end."""
-        rows = [
-            (node, position.run, position.seq, json.dumps(position.ended))
-            for node in self._moved
-            if (position := self._positions[node])
-        ]
-        self._sql.executemany("INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?)", rows)
+        """The node's stream has been taken that far."""
+        self._changed.positions[node] = position
 
     def goes_forward(self, node: int, run: Run, counter: int) -> bool:
         """Whether a heartbeat or statistics is newer than the last; if so it now is the last."""
@@ -113,30 +119,19 @@ class Transaction:
         )
         return changed.rowcount == 1
 
-    def copies(self, uuid: str) -> dict[int, Copy]:
+    def copies(self, uuid: str) -> Mapping[int, Copy]:
         """A VM's copies by node."""
-        query = "SELECT node, state, place, balance FROM vm WHERE uuid = ?"
-        return {
-            node: Copy(state=CopyState(state), order=place, balance=balance)
-            for node, state, place, balance in self._sql.execute(query, (uuid,))
-        }
+        vm = self._changed.vms.get(uuid) or self._kept.vms.get(uuid)
+        return vm.copies if vm else {}
 
-    def keep_copies(
-        self, uuid: str, name: str, before: Mapping[int, Copy], copies: Mapping[int, Copy]
-    ) -> None:
-        """These are the VM's copies now, where `before` were kept, and this is its name."""
-        for node in before.keys() - copies.keys():
-            self._sql.execute("DELETE FROM vm WHERE uuid = ? AND node = ?", (uuid, node))
-        self._sql.executemany(
-            "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET name = excluded.name, state = excluded.state, place = excluded.place, balance = excluded.balance",
-            [(uuid, node, name, copy.state, copy.order, copy.balance) for node, copy in copies.items()],
-        )
+    def keep_copies(self, uuid: str, name: str, copies: Mapping[int, Copy]) -> None:
+        """These are the VM's copies now, and this is its name."""
+        self._changed.vms[uuid] = _Vm(name=name, copies=copies)
 
     def vms_on(self, node: int) -> dict[str, tuple[str, CopyState]]:
         """The VMs that have a copy on the node: uuid -> name and that copy's state."""
-        query = "SELECT uuid, name, state FROM vm WHERE node = ?"
-        return {uuid: (name, CopyState(state)) for uuid, name, state in self._sql.execute(query, (node,))}
+        vms = self._kept.vms | self._changed.vms
+        return {uuid: (vm.name, vm.copies[node].state) for uuid, vm in vms.items() if node in vm.copies}
 
     def keep_unread(self, message: Message) -> None:
         """Keep an authentic record that could not be read."""
@@ -156,19 +151,16 @@ class Transaction:
 
     def enqueue(self, key: str, func: str, fields: Mapping[str, str]) -> None:
         """Have a call made, after those that wait with the same key."""
-        self._sql.execute(
-            "INSERT INTO call VALUES (?, ?, ?, ?, ?)",
-            (next(self._ids), key, self._now, func, json.dumps(fields)),
-        )
-        self.enqueued.add(key)
+        self._enqueued.append((next(self._ids), key, self._now, func, json.dumps(fields)))
 
     def drop_waiting(self, key: str) -> None:
         """Forget the calls that wait with this key: a newer one says it all."""
+        self._enqueued = [call for call in self._enqueued if call[1] != key]
         self._sql.execute("DELETE FROM call WHERE key = ?", (key,))
 
     def done(self, call: Call) -> None:
         """The call has been made."""
-        self._sql.execute("DELETE FROM call WHERE id = ?", (call.id,))
+        self._done.append((call.id,))
 
     def park(self, call: Call, reason: str) -> None:
         """Put the call aside for good: it is never made later, for newer ones have told more."""
@@ -177,6 +169,39 @@ class Transaction:
             (call.key, call.func, json.dumps(call.fields), reason),
         )
         self.done(call)
+
+    def finish(self) -> None:
+        """Write what was left for the end."""
+        self._write_positions()
+        self._write_copies()
+        self._sql.executemany("INSERT INTO call VALUES (?, ?, ?, ?, ?)", self._enqueued)
+        self._sql.executemany("DELETE FROM call WHERE id = ?", self._done)
+
+    def committed(self) -> None:
+        """What was changed is what the file has now."""
+        self._kept.positions |= self._changed.positions
+        self._kept.vms |= self._changed.vms
+        for uuid in [uuid for uuid, vm in self._changed.vms.items() if not vm.copies]:
+            del self._kept.vms[uuid]
+
+    def _write_positions(self) -> None:
+        rows = [
+            (node, position.run, position.seq, json.dumps(position.ended))
+            for node, position in self._changed.positions.items()
+        ]
+        self._sql.executemany("INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?)", rows)
+
+    def _write_copies(self) -> None:
+        gone, here = [], []
+        for uuid, vm in self._changed.vms.items():
+            before = self._kept.vms.get(uuid)
+            gone += [(uuid, node) for node in (before.copies if before else ()) if node not in vm.copies]
+            here += [
+                (uuid, node, vm.name, copy.state.value, copy.order, copy.balance)
+                for node, copy in vm.copies.items()
+            ]
+        self._sql.executemany("DELETE FROM vm WHERE uuid = ? AND node = ?", gone)
+        self._sql.executemany("INSERT OR REPLACE INTO vm VALUES (?, ?, ?, ?, ?, ?)", here)
 
 
 class Ledger:
@@ -187,6 +212,7 @@ class Ledger:
         self._clock = clock
         self._database = Database(path, schema=_SCHEMA, version=_VERSION)
         with self._database.reading() as sql:
+            self._kept = _read_kept(sql)
             (last,) = sql.execute("SELECT max(id) FROM call").fetchone()
             self._new = {key for (key,) in sql.execute("SELECT DISTINCT key FROM call")}
         self._ids = itertools.count(1 + (last or 0))
@@ -195,9 +221,10 @@ class Ledger:
     def transaction(self) -> Iterator[Transaction]:
         """All of it is kept, durably, or none. Raises StorageError."""
         with self._database.transaction() as sql:
-            transaction = Transaction(sql, ids=self._ids, now=self._clock())
+            transaction = Transaction(sql, self._kept, ids=self._ids, now=self._clock())
             yield transaction
             transaction.finish()
+        transaction.committed()
         self._new |= transaction.enqueued
 
     def take_new(self) -> set[str]:
@@ -207,8 +234,7 @@ class Ledger:
 
     def nodes(self) -> list[int]:
         """The nodes that were ever heard of."""
-        with self._database.reading() as sql:
-            return [node for (node,) in sql.execute("SELECT id FROM node ORDER BY id")]
+        return sorted(self._kept.positions)
 
     def problems(self, prefix: str) -> list[str]:
         """What follows the prefix in the keys of the raised problems that begin with it."""
@@ -238,6 +264,19 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _read_kept(sql: sqlite3.Connection) -> _Kept:
+    positions = {
+        node: Position(run=Run(run), seq=seq, ended=json.loads(ended))
+        for node, run, seq, ended in sql.execute("SELECT * FROM node")
+    }
+    copies: dict[str, dict[int, Copy]] = {}
+    names: dict[str, str] = {}
+    for uuid, node, name, state, place, balance in sql.execute("SELECT * FROM vm"):
+        copies.setdefault(uuid, {})[node] = Copy(state=CopyState(state), order=place, balance=balance)
+        names[uuid] = name
+    return _Kept(positions, {uuid: _Vm(name=names[uuid], copies=copies[uuid]) for uuid in copies})
 
 
 def _call(row: tuple[int, str, float, str, str]) -> Call:

@@ -38,7 +38,7 @@ def encode(value: object) -> bytes:
 def decode(kind: type[T], untrusted_body: bytes) -> T:
     """The dataclass value that the bytes say, or BadBody."""
     try:
-        untrusted = json.loads(untrusted_body.decode(), object_pairs_hook=_object)  # bytes may be UTF-16
+        untrusted = _JSON.decode(untrusted_body.decode())
     except (ValueError, RecursionError) as error:
         raise BadBody("not_json", f"not JSON in UTF-8: {type(error).__name__}") from None
     value: T = _checker(kind)(untrusted, "")  # type: ignore[arg-type] # typeshed: a type is hashable
@@ -62,6 +62,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return instant(value)
@@ -79,7 +82,7 @@ def _expected(what: str, path: str) -> BadBody:
 
 
 def _text(untrusted: object, path: str) -> str:
-    if type(untrusted) is not str or "\0" in untrusted or not _encodable(untrusted):
+    if type(untrusted) is not str or "\0" in untrusted or not (untrusted.isascii() or _encodable(untrusted)):
         raise _expected("text in UTF-8 without NUL", path)
     return untrusted
 
@@ -109,7 +112,7 @@ def _time(untrusted: object, path: str) -> datetime:
     try:
         time = datetime.fromisoformat(_text(untrusted, path))
         if time.tzinfo is not None:
-            return time.astimezone(UTC)
+            return time if time.tzinfo is UTC else time.astimezone(UTC)
     except (ValueError, OverflowError):  # the year 1 or 9999 may have no such time in UTC
         pass
     raise _expected("an ISO 8601 time with its zone", path)

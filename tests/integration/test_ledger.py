@@ -133,13 +133,13 @@ def test_what_is_not_numbered_goes_forward_only(ledger: Ledger) -> None:
 def test_copies_are_those_that_were_kept_last(ledger: Ledger) -> None:
     running, stopped = Copy(state=CopyState.RUNNING, order=2), Copy(state=CopyState.STOPPED, order=1)
     with ledger.transaction() as transaction:
-        transaction.keep_copies("u", "web", {}, {1: running, 2: stopped})
+        transaction.keep_copies("u", "web", {1: running, 2: stopped})
         assert transaction.copies("u") == {1: running, 2: stopped}
-        transaction.keep_copies("u", "www", transaction.copies("u"), {2: running})
+        transaction.keep_copies("u", "www", {2: running})
         assert transaction.copies("u") == {2: running}
         assert transaction.vms_on(1) == {}
         assert transaction.vms_on(2) == {"u": ("www", CopyState.RUNNING)}
-        transaction.keep_copies("u", "www", transaction.copies("u"), {})
+        transaction.keep_copies("u", "www", {})
         assert transaction.vms_on(2) == {}
 
 
