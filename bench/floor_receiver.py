@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import sqlite3
 import sys
@@ -38,9 +39,10 @@ def main(address: str, secret: str, file: str) -> None:
         pull.bind(f"tcp://{address}")
         print("ready", flush=True)
         while True:
-            frames = list(_arrived(pull))
+            arrived = _arrived(pull)
+            first = next(arrived)
             database.execute("BEGIN")
-            for frame in frames:
+            for frame in itertools.chain([first], arrived):
                 _insert(database, frame, keys.signature)
             database.execute("COMMIT")
 

@@ -36,19 +36,20 @@ def event_fields(  # noqa: PLR0913 (by keyword, one for each field)
     the earliest moment of what a snapshot found. The product's documentation names the first four; a
     VMmanager may ignore the others.
     """
-    return _present(
-        hostnode=str(hostnode),
-        name=name,
-        type=type,
-        subtype=subtype,
-        uuid=uuid,
-        status=status,
-        cause=cause,
-        source=source,
-        since=None if since is None else instant(since),
-        time=instant(time),
-        event_id=event_id,
-    )
+    fields = {
+        "hostnode": str(hostnode),
+        "name": name,
+        "type": type,
+        "subtype": subtype,
+        "uuid": uuid,
+        "status": status,
+        "cause": cause,
+        "source": source,
+        "since": None if since is None else instant(since),
+        "time": instant(time),
+        "event_id": event_id,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def statistics_fields(
@@ -69,8 +70,5 @@ def problem_fields(
 ) -> dict[str, str]:
     """The fields of `vmwatch.problem`: what is wrong, or no longer, with a node, a VM, or neither."""
     node = None if hostnode is None else str(hostnode)
-    return _present(problem=problem, hostnode=node, name=name, state=state, text=text)
-
-
-def _present(**values: str | None) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
+    fields = {"problem": problem, "hostnode": node, "name": name, "state": state, "text": text}
+    return {name: value for name, value in fields.items() if value is not None}

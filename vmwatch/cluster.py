@@ -52,6 +52,7 @@ _SHOWN_AS = {
     CopyState.DEPARTED: Status.MIGRATING,
 }
 _ALIVE = (CopyState.SLEEPING, CopyState.PAUSED, CopyState.RUNNING)  # the later, the more it speaks for the VM
+_LIVELINESS = {state: number for number, state in enumerate(_ALIVE, start=1)}
 _OFF = (CopyState.STOPPED, CopyState.SAVED, CopyState.CRASHED)
 _UNDER_WAY = (CopyState.INCOMING, CopyState.LEAVING)
 _RETOLD: Mapping[CopyState, tuple[str, str]] = {
@@ -67,15 +68,17 @@ _RETOLD: Mapping[CopyState, tuple[str, str]] = {
 
 def place(copies: Copies) -> Placement:
     """The status that follows from all copies: a live one speaks for the VM, else the last that changed."""
-    speaking = {
-        node: copy
+    # Where as many came as left, a copy that left went to one that has been heard.
+    leavers_speak = _balance(copies) > 0
+    speaking = [
+        (_LIVELINESS.get(copy.state, 0), copy.order, -node)
         for node, copy in copies.items()
-        if copy.state is not CopyState.DEPARTED or _balance(copies) > 0
-    }  # where as many came as left, a copy that left went to one that has been heard
+        if leavers_speak or copy.state is not CopyState.DEPARTED
+    ]
     if not speaking:
         return Placement(status=Status.STOPPED, node=None)
-    node = max(speaking, key=lambda node: (_liveliness(speaking[node]), speaking[node].order))
-    return Placement(status=_SHOWN_AS[speaking[node].state], node=node)
+    node = -max(speaking)[2]
+    return Placement(status=_SHOWN_AS[copies[node].state], node=node)
 
 
 def is_alive(copies: Copies) -> bool:
@@ -116,20 +119,18 @@ def untold(kept: CopyState | None, known: CopyState | None) -> tuple[str, str] |
     return None
 
 
-def _liveliness(copy: Copy) -> int:
-    return _ALIVE.index(copy.state) + 1 if copy.state in _ALIVE else 0
-
-
 def _balance(copies: Copies) -> int:
-    return sum(copy.balance for copy in copies.values())
+    return sum([copy.balance for copy in copies.values()])
 
 
 def _change(
     copies: Copies, node: int, state: CopyState, *, balance: int = 0, last: bool = True
 ) -> dict[int, Copy]:
-    own = copies.get(node, Copy(state=state))
-    order = 1 + max((copy.order for copy in copies.values()), default=0) if last else own.order
-    return {**copies, node: Copy(state=state, order=order, balance=own.balance + balance)}
+    own = copies.get(node)
+    order, known = (own.order, own.balance) if own else (0, 0)
+    if last:
+        order = 1 + max([copy.order for copy in copies.values()], default=0)
+    return {**copies, node: Copy(state=state, order=order, balance=known + balance)}
 
 
 def _settle(copies: Copies) -> dict[int, Copy]:
@@ -137,7 +138,7 @@ def _settle(copies: Copies) -> dict[int, Copy]:
     if _balance(copies):
         return dict(copies)
     return {
-        node: replace(copy, balance=0)
+        node: replace(copy, balance=0) if copy.balance else copy
         for node, copy in copies.items()
         if copy.state is not CopyState.DEPARTED
     }

@@ -25,7 +25,7 @@ from vmwatch.errors import VmwatchError
 from vmwatch.protocol import MAX_MESSAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from vmwatch.config import Endpoint
     from vmwatch.protocol import Keys
@@ -201,21 +201,21 @@ class Pull:
             self.close()
             raise CannotListen(f"cannot listen on {endpoint}: {error}") from error
 
-    async def receive(self) -> list[bytes]:
-        """All messages that have arrived, one at least and BATCH at most, unverified."""
-        await asyncio.sleep(0)  # others have their turn, though there is always something
-        frames = self._arrived(BATCH)
-        if not frames:
-            frames = [cast("bytes", await self._socket.recv())]  # copied, so never a Frame
-            frames += self._arrived(BATCH - 1)
-        return frames
+    async def receive(self) -> Iterator[bytes]:
+        """Wait for a message, and give it with those that arrive before it has been dealt with: BATCH at most.
 
-    def _arrived(self, limit: int) -> list[bytes]:
-        frames: list[bytes] = []
+        Unverified. To be used up before anything is awaited: while one is dealt with, more come in.
+        """
+        await asyncio.sleep(0)  # others have their turn, though there is always something
+        first = next(self._arrived(1), None)
+        if first is None:
+            first = cast("bytes", await self._socket.recv())
+        return itertools.chain([first], self._arrived(BATCH - 1))
+
+    def _arrived(self, limit: int) -> Iterator[bytes]:
         with suppress(zmq.Again):
-            while len(frames) < limit:
-                frames.append(bytes(self._now.recv(zmq.NOBLOCK)))
-        return frames
+            for _ in range(limit):
+                yield bytes(self._now.recv(zmq.NOBLOCK))
 
     async def watch(self) -> None:
         """Tell of refused connections, until cancelled."""

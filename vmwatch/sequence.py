@@ -8,7 +8,7 @@ nothing but these numbers orders records. The rules stand in docs/protocol.md, *
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -78,7 +78,7 @@ def receive(position: Position | None, record: Envelope, begin: Begin | None) ->
 def _within(position: Position, record: Envelope, begin: Begin | None) -> Decision:
     if record.seq <= position.seq:
         return Decision(take=False, position=position)
-    taken = replace(position, seq=record.seq)
+    taken = Position(run=position.run, seq=record.seq, ended=position.ended)
     if begin is not None and begin.previous is not None and not position.ended:
         text = f"nothing is kept of this node, whose run {begin.previous} was before run {record.run}"
         return Decision(take=True, position=taken, anomaly=Anomaly.EVENTS_LOST, text=text)

@@ -24,7 +24,7 @@ INTEGER_LIMIT: Final = 2**63
 """Integers lie within ±this: SQLite keeps no larger ones."""
 
 T = TypeVar("T")
-_Check = Callable[[object, str], Any]
+_Check = Callable[[object], Any]
 
 
 def encode(value: object) -> bytes:
@@ -41,7 +41,10 @@ def decode(kind: type[T], untrusted_body: bytes) -> T:
         untrusted = _JSON.decode(untrusted_body.decode())
     except (ValueError, RecursionError) as error:
         raise BadBody("not_json", f"not JSON in UTF-8: {type(error).__name__}") from None
-    value: T = _checker(kind)(untrusted, "")  # type: ignore[arg-type] # typeshed: a type is hashable
+    try:
+        value: T = _checker(kind)(untrusted)  # type: ignore[arg-type] # typeshed: a type is hashable
+    except _Wrong as wrong:
+        raise BadBody(wrong.reason, f"{wrong.path or 'body'}: {wrong.text}") from None
     return value
 
 
@@ -77,13 +80,25 @@ def _plain(value: object) -> object:
     return value
 
 
-def _expected(what: str, path: str) -> BadBody:
-    return BadBody("wrong_type", f"{path or 'body'}: expected {what}")
+class _Wrong(Exception):
+    """What is wrong with a value. Where it stands is added on the way out, from the inside."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        self.reason, self.text, self.path = reason, text, ""
+
+    def within(self, place: str) -> _Wrong:
+        separator = "." if self.path and not self.path.startswith("[") else ""
+        self.path = f"{place}{separator}{self.path}"
+        return self
 
 
-def _text(untrusted: object, path: str) -> str:
+def _expected(what: str) -> _Wrong:
+    return _Wrong("wrong_type", f"expected {what}")
+
+
+def _text(untrusted: object) -> str:
     if type(untrusted) is not str or "\0" in untrusted or not (untrusted.isascii() or _encodable(untrusted)):
-        raise _expected("text in UTF-8 without NUL", path)
+        raise _expected("text in UTF-8 without NUL")
     return untrusted
 
 
@@ -96,47 +111,56 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _integer(untrusted: object, path: str) -> int:
+def _integer(untrusted: object) -> int:
     if type(untrusted) is not int or not -INTEGER_LIMIT <= untrusted < INTEGER_LIMIT:
-        raise _expected("an integer of 64 bits", path)
+        raise _expected("an integer of 64 bits")
     return untrusted
 
 
-def _boolean(untrusted: object, path: str) -> bool:
+def _boolean(untrusted: object) -> bool:
     if type(untrusted) is not bool:
-        raise _expected("true or false", path)
+        raise _expected("true or false")
     return untrusted
 
 
-def _time(untrusted: object, path: str) -> datetime:
+def _time(untrusted: object) -> datetime:
+    text = _text(untrusted)
     try:
-        time = datetime.fromisoformat(_text(untrusted, path))
+        time = datetime.fromisoformat(text)
         if time.tzinfo is not None:
             return time if time.tzinfo is UTC else time.astimezone(UTC)
     except (ValueError, OverflowError):  # the year 1 or 9999 may have no such time in UTC
         pass
-    raise _expected("an ISO 8601 time with its zone", path)
+    raise _expected("an ISO 8601 time with its zone")
 
 
 def _enumeration(kind: type[StrEnum]) -> _Check:
-    def check(untrusted: object, path: str) -> StrEnum:
+    members = {member.value: member for member in kind}
+
+    def check(untrusted: object) -> StrEnum:
         try:
-            return kind(_text(untrusted, path))
-        except ValueError:
-            raise _expected(f"one of {', '.join(kind)}", path) from None
+            return members[_text(untrusted)]
+        except KeyError:
+            raise _expected(f"one of {', '.join(members)}") from None
 
     return check
 
 
 def _optional(inner: _Check) -> _Check:
-    return lambda untrusted, path: None if untrusted is None else inner(untrusted, path)
+    return lambda untrusted: None if untrusted is None else inner(untrusted)
 
 
 def _tuple(inner: _Check) -> _Check:
-    def check(untrusted: object, path: str) -> tuple[object, ...]:
+    def check(untrusted: object) -> tuple[object, ...]:
         if type(untrusted) is not list:
-            raise _expected("a list", path)
-        return tuple([inner(one, f"{path}[{place}]") for place, one in enumerate(untrusted)])
+            raise _expected("a list")
+        values = []
+        for place, one in enumerate(untrusted):
+            try:
+                values.append(inner(one))
+            except _Wrong as wrong:
+                raise wrong.within(f"[{place}]") from None
+        return tuple(values)
 
     return check
 
@@ -145,22 +169,27 @@ def _record(kind: type[Any]) -> _Check:
     hints = get_type_hints(kind)
     checks = {field.name: _checker(hints[field.name]) for field in fields(kind)}
 
-    def check(untrusted: object, path: str) -> object:
+    def check(untrusted: object) -> object:
         if type(untrusted) is not dict:
-            raise _expected("an object", path)
+            raise _expected("an object")
         if untrusted.keys() != checks.keys():
-            raise _wrong_fields(untrusted, checks, path)
-        prefix = f"{path}." if path else ""
-        return kind(**{name: inner(untrusted[name], prefix + name) for name, inner in checks.items()})
+            raise _wrong_fields(untrusted, checks)
+        values = {}
+        for name, inner in checks.items():
+            try:
+                values[name] = inner(untrusted[name])
+            except _Wrong as wrong:
+                raise wrong.within(name) from None
+        return kind(**values)
 
     return check
 
 
-def _wrong_fields(untrusted: dict[str, object], checks: dict[str, _Check], path: str) -> BadBody:
+def _wrong_fields(untrusted: dict[str, object], checks: dict[str, _Check]) -> _Wrong:
     missing = sorted(checks.keys() - untrusted.keys())
     if missing:
-        return BadBody("missing_field", f"{path or 'body'}: {', '.join(missing)} missing")
-    return BadBody("extra_field", f"{path or 'body'}: {len(untrusted.keys() - checks.keys())} unknown fields")
+        return _Wrong("missing_field", f"{', '.join(missing)} missing")
+    return _Wrong("extra_field", f"{len(untrusted.keys() - checks.keys())} unknown fields")
 
 
 _SCALARS: Final[dict[object, _Check]] = {str: _text, int: _integer, bool: _boolean, datetime: _time}

@@ -163,7 +163,7 @@ async def test_a_flooded_master_lets_other_tasks_have_their_turn() -> None:
         others = asyncio.create_task(other())
         batches, got = 0, 0
         while got < 20_000:
-            got += len(await within(master.pull.receive()))
+            got += len(list(await within(master.pull.receive())))
             batches += 1
         await sending
         await others
