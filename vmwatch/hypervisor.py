@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 OPEN_SECONDS: Final = 5.0  # libvirtd's first answer after its own start took up to 1.7 s
 LIST_SECONDS: Final = 30.0  # one call that asks no QEMU: 0.005 ms a domain; only a sick libvirtd takes long
 CLOSE_SECONDS: Final = 2.0
+_LAST_EVENTS_SECONDS: Final = 0.5  # a healthy connection may have new ones all the time
 
 _CLOSE_REASONS: Final = ("an error", "closed by libvirtd", "no answer to keepalive", "closed by this process")
 _FORBIDDEN: Final = frozenset(
@@ -95,7 +96,8 @@ class Hypervisor:
         self._connection = connection
         self._on_event = on_event
         self._on_lost = on_lost
-        self._is_over = False
+        self._is_lost = False
+        self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._calls = Patience(name="libvirt", limit=3)  # a call that hangs, the next, and close
         # libvirt frees a connection that is closed under the feet of a thread that still uses it.
@@ -111,7 +113,8 @@ class Hypervisor:
         """Open, and register for every event: what happens from now on is told.
 
         `on_event` is called in the loop's thread, in libvirt's order; it must not block. `on_lost` once, with the
-        reason, when the connection is gone, unless it was closed. Raises HypervisorLost.
+        reason, when the connection is gone, unless it was closed. What libvirt had handed over by then is still
+        told, until `close` returns. Raises HypervisorLost.
         """
         join_loop()
         connection = await _open(uri)
@@ -142,13 +145,19 @@ class Hypervisor:
             raise HypervisorLost(f"libvirt gave no list of domains: {error}") from error
 
     async def close(self) -> None:
-        """Let go of the connection: no more events, no `on_lost`. Returns when nothing of it is left.
+        """Let go of the connection: no `on_lost`, and after the events that have come here no more. Nothing is left.
 
         A libvirtd that does not answer is left behind after 2 s, with a thread that ends when it answers.
         """
-        self._is_over = True
-        with suppress(TimeoutError):
-            await self._calls.call(self._close, seconds=CLOSE_SECONDS)
+        self._is_lost = True
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_EVENTS_SECONDS):
+                    await join_loop().fire()
+        finally:
+            self._is_closed = True
+            with suppress(TimeoutError):
+                await self._calls.call(self._close, seconds=CLOSE_SECONDS)
         await join_loop().settle()
 
     def _list(self) -> list[Domain]:
@@ -184,8 +193,8 @@ class Hypervisor:
         self._deregister.append(partial(libvirt_qemu.qemuMonitorEventDeregister, self._connection, number))
 
     def _close(self) -> None:
-        ends = (self._connection.unregisterCloseCallback, *self._deregister, self._connection.close)
-        with self._turn:
+        with self._turn:  # and only then: before it, `_register` may not have come to its end
+            ends = (self._connection.unregisterCloseCallback, *self._deregister, self._connection.close)
             for end in ends:
                 with suppress(libvirt.libvirtError):  # the connection may be dead: each step is tried
                     end()
@@ -230,7 +239,7 @@ class Hypervisor:
 
     def _tell(self, domain: libvirt.virDomain, kind: str, subtype: str, *, cause: str | None = None) -> None:
         name = domain.name()
-        if self._is_over or is_appliance(name):
+        if self._is_closed or is_appliance(name):
             return
         self._on_event(
             DomainEvent(
@@ -250,8 +259,8 @@ class Hypervisor:
         self._loop.call_soon_threadsafe(self._lose, _CLOSE_REASONS[reason] if known else f"reason {reason}")
 
     def _lose(self, reason: str) -> None:
-        if not self._is_over:
-            self._is_over = True
+        if not self._is_lost:
+            self._is_lost = True
             self._on_lost(reason)
 
 

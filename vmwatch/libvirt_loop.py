@@ -40,6 +40,17 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
         self.loop = loop
         self._thread = threading.get_ident()
 
+    async def fire(self) -> None:
+        """Return when no timer is due: by such a one libvirt hands over the events that it has read.
+
+        One that is armed again and again has no end: wait with a deadline.
+        """
+        await asyncio.sleep(0)  # what other threads have armed is armed
+        while any(  # noqa: ASYNC110 (of a timer, nobody is told that it fired)
+            getattr(callback, "timeout", None) == 0 for callback in self.callbacks.values()
+        ):
+            await asyncio.sleep(0)
+
     async def settle(self) -> None:
         """Return when all that closed connections left is freed.
 

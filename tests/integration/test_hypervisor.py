@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +25,7 @@ from tests.lab.waiting import wait_for
 from vmwatch.errors import HypervisorLost
 from vmwatch.events import CopyState
 from vmwatch.hypervisor import DomainEvent, Hypervisor
+from vmwatch.libvirt_loop import join_loop
 from vmwatch.readings import read_unanswered
 from vmwatch.snapshot import Known, after, differences
 from vmwatch.statistics import Statistics
@@ -214,6 +218,56 @@ async def test_a_libvirtd_killed_under_a_call_is_lost_once(driver: Host) -> None
             await listing
         await listener.until(lambda: listener.lost, seconds=1.0)
     assert len(listener.lost) == 1
+
+
+def unread(descriptor: int) -> int:
+    """How many of libvirt's messages lie unread in a connection. Each begins with its length."""
+    content = b""
+    with socket.socket(fileno=os.dup(descriptor)) as connection, suppress(BlockingIOError):
+        content = connection.recv(1 << 20, socket.MSG_PEEK)
+    count = 0
+    while content:
+        content = content[int.from_bytes(content[:4], "big") :]
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("by_a_call", [False, True], ids=["in the loop", "by a call's thread"])
+async def test_what_came_from_libvirt_before_it_was_lost_is_told(driver: Host, by_a_call: bool) -> None:
+    async with listening(driver.test_uri) as (hypervisor, listener):
+        (descriptor,) = join_loop().descriptors
+        command = ("virsh", "--connect", driver.test_uri, "; ".join(["suspend test", "resume test"] * 50))
+        # It holds the loop, so that all comes at once.
+        subprocess.run(command, check=True, capture_output=True)  # noqa: ASYNC221
+        driver.freeze_libvirtd()
+        came = unread(descriptor)
+        if by_a_call:
+            listing = asyncio.create_task(hypervisor.list_domains())
+            await asyncio.sleep(0)
+            wait_for(lambda: unread(descriptor) == 0, seconds=DEADLINE, what="the call's thread to read")
+        driver.kill_libvirtd()
+        if by_a_call:
+            with pytest.raises(HypervisorLost):
+                await listing
+        await listener.until(lambda: listener.lost)
+    assert len(listener.told("test")) == came > 10
+
+
+async def test_a_connection_that_is_given_up_while_it_registers_leaves_nothing(driver: Host) -> None:
+    async with listening(driver.test_uri):
+        pass
+    before, pid, listener = belongings(), driver.libvirtd.pid, Listener()
+    connect = Hypervisor.connect(driver.test_uri, on_event=listener.on_event, on_lost=listener.on_lost)
+    connecting = asyncio.create_task(connect)
+    while all(thread.name != "libvirt" for thread in threading.enumerate()):  # noqa: ASYNC110 (each step)
+        await asyncio.sleep(0)
+    os.kill(pid, signal.SIGSTOP)  # it registers, and there are five answers to wait for
+    connecting.cancel()
+    await asyncio.wait({connecting}, timeout=0.1)
+    driver.thaw_libvirtd()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert belongings() == before
 
 
 async def test_a_frozen_libvirtd_is_lost_by_keepalive(driver: Host) -> None:
