@@ -40,6 +40,8 @@ _WARNING_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 1.0
 _PULSE_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
+_DAMAGE_SECONDS: Final = 60.0
+_DAMAGE_PAUSE_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 10.0
 """A QEMU that has not answered for so long does not respond; libvirt itself waits without end."""
 
@@ -49,14 +51,25 @@ log = logging.getLogger(__name__)
 async def watch(settings: NodeSettings, life: Life) -> int:
     """The node service, from its first connection to its end. Raises HypervisorLost, StorageError.
 
-    When the outbox is found to be damaged, all begins anew with another one, as at a start.
+    When the outbox is found to be damaged, all begins anew with another one, as at a start; at once the first time,
+    after a pause where a disk spoils one after the other.
     """
+    damaged = float("-inf")
     while not life.stop.is_set():
         try:
             await _watch(settings, life)
-        except* Damaged:
-            pass  # the outbox has said so, and set the file aside
+        except* Damaged:  # the outbox has said so, and set the file aside
+            if time.monotonic() - damaged < _DAMAGE_SECONDS:
+                await _stop_or(life, seconds=_DAMAGE_PAUSE_SECONDS)
+            damaged = time.monotonic()
     return 0
+
+
+async def _stop_or(life: Life, *, seconds: float) -> None:
+    """Return when the service is to stop, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await life.stop.wait()
 
 
 async def _watch(settings: NodeSettings, life: Life) -> None:

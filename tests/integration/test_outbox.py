@@ -429,6 +429,19 @@ def test_a_record_that_is_not_what_was_written_is_not_read_and_sets_the_file_asi
         assert is_new(outbox)
 
 
+def test_of_damaged_files_the_last_three_are_kept(tmp_path: Path) -> None:
+    for life in range(5):
+        with opened(tmp_path) as outbox, suppress(Damaged):
+            outbox.append([replace(STARTED, name=f"life-{life}")])
+            spoil(tmp_path, f"UPDATE record SET {WRONG} WHERE seq = 1")
+            outbox.read(after=0, limit=9)
+        newest = aside(tmp_path)[-1]
+        newest.with_name(f"{newest.name}-wal").touch()  # of a file that could not be closed in order
+    kept = [file.read_bytes() for file in aside(tmp_path) if not file.name.endswith("-wal")]
+    assert [f"life-{life}".encode() in content for life, content in enumerate(kept, 2)] == [True] * 3
+    assert len(aside(tmp_path)) == 6
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_is_destroyed_a_node_starts_again(tmp_path: Path, seed: int) -> None:
     """Noise somewhere in the file or its log, as a disk makes it: no error but Damaged, and it ends."""

@@ -462,8 +462,33 @@ def test_a_damaged_outbox_is_set_aside_and_the_truth_told_anew(stack: Stack) -> 
     wait_for(lambda: stack.shown() == stack.states(), seconds=10, what="the truth")
     assert stack.shown()["vm0"] == "paused"
     assert stack.client.problems() == ["outbox_replaced"]
-    assert len(list((stack.folder / "node").glob("outbox.db.damaged-*"))) == 1
+    assert len(aside(stack)) == 1
     assert "Traceback" not in stack.node.output()
+
+
+def test_a_disk_that_spoils_each_outbox_costs_no_start_after_the_other(stack: Stack) -> None:
+    stack.start()
+    starts = []
+    for count in (1, 2):
+        sessions = 2 * count - 1
+        wait_for(lambda: count_of_sessions(stack) == sessions, seconds=10, what="a session")  # noqa: B023
+        stack.master.stop()
+        with closing(sqlite3.connect(stack.folder / "node/outbox.db", isolation_level=None)) as sql:
+            sql.execute("UPDATE record SET body = x'00' WHERE seq = 0")
+        stack.master.start()  # the next session begins with that record
+        wait_for(lambda: len(aside(stack)) == count, seconds=10, what="the damage")  # noqa: B023 (here and now)
+        began = time.monotonic()
+        wait_for((stack.folder / "node/outbox.db").exists, seconds=10, what="the next outbox")
+        starts.append(time.monotonic() - began)
+    assert starts[0] < 1.0 < starts[1]
+
+
+def count_of_sessions(stack: Stack) -> int:
+    return stack.node.output().count("session with the master: ")
+
+
+def aside(stack: Stack) -> list[Path]:
+    return list((stack.folder / "node").glob("outbox.db.damaged-*"))
 
 
 # --- memory ---
