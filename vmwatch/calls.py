@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the calls to the panel carry: plain values -> form fields in the contract's words. Pure.
+"""Calls to the panel, and what they carry: plain values -> form fields in the contract's words. Pure.
 
 How a certain panel spells them is vmmanager's `Dialect`. An absent value is left out.
 """
@@ -7,6 +7,7 @@ How a certain panel spells them is vmmanager's `Dialect`. An absent value is lef
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vmwatch.strict import instant
@@ -14,6 +15,19 @@ from vmwatch.strict import instant
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call to the panel that waits: calls of one `key` (a VM, a node's statistics) are made in order."""
+
+    id: int
+    """Growing, and no other call's while the process lives: a call may be dropped while it is being made."""
+    key: str
+    time: float
+    """When it was enqueued (monotonic seconds, by the clock of the process that did)."""
+    func: str
+    fields: dict[str, str]
 
 
 def event_fields(  # noqa: PLR0913 (by keyword, one for each field)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from vmwatch.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _FILES: Final = ("-wal", "-shm", "")
@@ -31,8 +31,13 @@ class Database:
     Damaged is raised where SQLite finds damage, or by who finds it in what was read; `damage` then has its text.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int) -> None:
-        """Open the file, or make it with its folder. `schema` makes an empty one; another version is refused."""
+    def __init__(
+        self, path: Path, *, schema: str, version: int, migrations: Mapping[int, str] | None = None
+    ) -> None:
+        """Open the file, or make it with its folder. `schema` makes an empty one, of this version.
+
+        `migrations`: older version -> the statements that lead to the next one. Any other version is refused.
+        """
         self.path = path
         self.damage = ""
         with self._named():
@@ -41,24 +46,26 @@ class Database:
             path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, isolation_level=None)
         try:
-            self._prepare(schema, version)
+            self._prepare(schema, version, migrations or {})
         except StorageError:
             self.close()
             raise
 
-    def _prepare(self, schema: str, version: int) -> None:
+    def _prepare(self, schema: str, version: int, migrations: Mapping[int, str]) -> None:
         with self._named():
             self._connection.execute("PRAGMA journal_mode=WAL")
             # After a power loss too, what was told is kept.
             self._connection.execute("PRAGMA synchronous=FULL")
         with self.transaction() as sql:
             (found,) = sql.execute("PRAGMA user_version").fetchone()
-            if found not in (0, version):
+            steps = [schema] if found == 0 else [migrations.get(older) for older in range(found, version)]
+            if found > version or None in steps:
                 raise StorageError(f"{self.path}: written by another version of vmwatch (schema {found})")
-            if found == 0:
-                for statement in schema.split(";"):
-                    sql.execute(statement)
-                sql.execute(f"PRAGMA user_version={version}")
+            for statement in (statement for step in steps if step for statement in step.split(";")):
+                sql.execute(statement)
+            sql.execute(f"PRAGMA user_version={version}")
+            if found not in (0, version):
+                log.info("file brought up to date: file=%s schema=%d before=%d", self.path, version, found)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

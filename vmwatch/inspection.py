@@ -106,9 +106,9 @@ def _window(sql: sqlite3.Connection) -> int:
 
 
 def _ledger(sql: sqlite3.Connection) -> status.Ledger:
-    (calls,) = sql.execute("SELECT count(*) FROM call").fetchone()
+    (calls,) = sql.execute("SELECT (SELECT count(*) FROM call) + (SELECT count(*) FROM latest)").fetchone()
     (unread,) = sql.execute("SELECT count(*) FROM unread").fetchone()
-    keys = [key for (key,) in sql.execute("SELECT key FROM problem ORDER BY key")]
+    problems = [_PROBLEM.fullmatch(key) for (key,) in sql.execute("SELECT key FROM problem ORDER BY key")]
     return status.Ledger(
         nodes=tuple(
             status.Taken(node=node, run=run, last=seq)
@@ -120,8 +120,8 @@ def _ledger(sql: sqlite3.Connection) -> status.Ledger:
             status.Aside(func=func, about=key, reason=reason)
             for func, key, reason in sql.execute("SELECT func, key, reason FROM parked ORDER BY id")
         ),
-        problems=tuple(_problem(match) for key in keys if (match := _PROBLEM.fullmatch(key))),
-        told=tuple(key for key in keys if not _PROBLEM.fullmatch(key)),
+        problems=tuple(_problem(match) for match in problems if match),
+        told=tuple(key for (key,) in sql.execute("SELECT key FROM anomaly ORDER BY id")),
         unread=unread,
     )
 

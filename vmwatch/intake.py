@@ -51,7 +51,10 @@ log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Takes what arrived. `refused` counts, by reason, the messages that were not accepted."""
+    """Takes what arrived. `refused` counts, by reason, the messages that were not accepted.
+
+    While nobody is listening, nobody is silent: set `listening` accordingly.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Intake:
         monotonic: Callable[[], float],
         clock: Callable[[], datetime],
     ) -> None:
+        self.listening = True
         self.refused: Counter[str] = Counter()
         self._ledger = ledger
         self._presence = presence
@@ -76,6 +80,7 @@ class Intake:
 
     def accept(self, untrusted_frames: Iterable[bytes]) -> None:
         """Verify, apply and keep a batch; when it returns, it is durable. StorageError: none of it was taken."""
+        self._ledger.check_room()
         with self._ledger.transaction() as transaction:
             for untrusted_frame in untrusted_frames:
                 if message := self._verified(untrusted_frame):
@@ -83,6 +88,8 @@ class Intake:
 
     def find_silent(self) -> bool:
         """Raise a problem for each node that is silent now. Whether there is any."""
+        if not self.listening:  # presence takes it for a pause of ours
+            return False
         silent = self._presence.silent(self._monotonic())
         if not silent:
             return False
@@ -239,7 +246,7 @@ def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) ->
         transaction.keep_position(envelope.node, decision.position)
     if decision.anomaly is None:
         return
-    first = transaction.raise_problem(f"{decision.anomaly} {envelope.node} {envelope.run}")
+    first = transaction.tell_anomaly(f"{decision.anomaly} {envelope.node} {envelope.run}")
     if first or decision.take:  # what is taken happens once; what is not may come again and again
         problems.tell(transaction, decision.anomaly, envelope.node, text=decision.text)
 
@@ -269,7 +276,6 @@ def _apply(transaction: Transaction, envelope: Envelope, event: Event, *, tell: 
 def _enqueue_statistics(transaction: Transaction, node: int, statistics: Statistics) -> None:
     """The latest statistics are all that the panel wants: those that still wait are superseded."""
     key = f"statistics {node}"
-    transaction.drop_waiting(key)
     domains = [dataclasses.asdict(domain) for domain in statistics.domains]
     fields = calls.statistics_fields(hostnode=node, time=statistics.time, domains=domains)
-    transaction.enqueue(key, "vmwatch.statistics", fields)
+    transaction.enqueue_latest(key, "vmwatch.statistics", fields)

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from vmwatch.backlog import FEW, MOST_OF_A_KEY, Backlog
+from vmwatch.calls import Call as Call  # noqa: PLC0414
 from vmwatch.cluster import Copy
 from vmwatch.database import Database
+from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.protocol import Message, Run
 from vmwatch.sequence import Position
@@ -24,7 +27,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-_VERSION: Final = 1
+LIMIT_BYTES: Final = 1 << 30
+"""Of what the file holds: some two million calls. Beyond it the master takes nothing in, and the nodes keep it."""
+
+_ROOM_SHARE: Final = 16
+"""At the limit, one of so many bytes must be free again before anything is taken in."""
+
+_ASIDE: Final = 10_000
+"""Calls put aside that are kept to be looked at, the newest ones."""
+
+_UNREAD: Final = 256
+"""Records that could not be read and are kept, the newest ones. They may be large."""
+
+_ANOMALIES: Final = 1_000
+"""How many anomalies are remembered as told."""
+
+_READ: Final = 256
+"""Calls that are read at once."""
+
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE node (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, ended TEXT NOT NULL
@@ -41,30 +62,48 @@ CREATE INDEX vm_node ON vm (node);
 CREATE TABLE problem (
     key TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE unread (
-    node INTEGER NOT NULL, run TEXT NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (node, run, seq)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE call (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
+CREATE TABLE anomaly (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE
 ) STRICT;
-CREATE INDEX call_key ON call (key, id);
+CREATE TABLE unread (
+    id INTEGER PRIMARY KEY,
+    node INTEGER NOT NULL, run TEXT NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE TABLE call (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL,
+    passed INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX call_passed ON call (key, id) WHERE passed = 1;
+CREATE TABLE latest (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
+) STRICT;
 CREATE TABLE parked (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL, reason TEXT NOT NULL
 ) STRICT"""
 
+_FROM_1_TO_2: Final = """
+CREATE TABLE anomaly (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE
+) STRICT;
+INSERT INTO anomaly (key) SELECT key FROM problem WHERE key NOT LIKE 'problem %';
+DELETE FROM problem WHERE key NOT LIKE 'problem %';
+ALTER TABLE unread RENAME TO unread_1;
+CREATE TABLE unread (
+    id INTEGER PRIMARY KEY,
+    node INTEGER NOT NULL, run TEXT NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+INSERT INTO unread (node, run, seq, kind, body) SELECT node, run, seq, kind, body FROM unread_1;
+DROP TABLE unread_1;
+DROP INDEX call_key;
+ALTER TABLE call ADD COLUMN passed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX call_passed ON call (key, id) WHERE passed = 1;
+CREATE TABLE latest (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
+) STRICT;
+INSERT INTO latest SELECT id, key, time, func, fields FROM call WHERE func = 'vmwatch.statistics';
+DELETE FROM call WHERE func = 'vmwatch.statistics'"""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A call to the panel that waits: calls of one `key` (a VM, a node's statistics) are made in order."""
-
-    id: int
-    """Growing, and no other call's while the process lives: a call may be dropped while it is being made."""
-    key: str
-    time: float
-    """When it was enqueued (monotonic seconds, by the clock of the process that did)."""
-    func: str
-    fields: dict[str, str]
+_CALL: Final = "SELECT id, key, time, func, fields FROM"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +133,10 @@ class Transaction:
         self._ids = ids
         self._now = now
         self._enqueued: list[tuple[int, str, float, str, str]] = []
-        self._done: list[tuple[int]] = []
-
-    @property
-    def enqueued(self) -> set[str]:
-        """The keys of new calls."""
-        return {key for _, key, *_ in self._enqueued}
+        self.replaced: set[str] = set()
+        """The keys whose call is another one now."""
+        self.settled: list[Call] = []
+        """The calls that no longer wait."""
 
     def position(self, node: int) -> Position | None:
         """How far the node's stream has been taken."""
@@ -137,9 +174,10 @@ class Transaction:
         """Keep an authentic record that could not be read."""
         envelope = message.envelope
         self._sql.execute(
-            "INSERT OR REPLACE INTO unread VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO unread (node, run, seq, kind, body) VALUES (?, ?, ?, ?, ?)",
             (envelope.node, envelope.run, envelope.seq, envelope.kind, message.untrusted_body),
         )
+        self._keep_newest("unread", _UNREAD)
 
     def raise_problem(self, key: str) -> bool:
         """Whether this problem was not raised yet; now it is."""
@@ -149,18 +187,26 @@ class Transaction:
         """Whether this problem was raised; now it is not."""
         return self._sql.execute("DELETE FROM problem WHERE key = ?", (key,)).rowcount == 1
 
+    def tell_anomaly(self, key: str) -> bool:
+        """Whether this anomaly was not told yet; now it is."""
+        told = self._sql.execute("INSERT OR IGNORE INTO anomaly (key) VALUES (?)", (key,)).rowcount == 1
+        if told:
+            self._keep_newest("anomaly", _ANOMALIES)
+        return told
+
     def enqueue(self, key: str, func: str, fields: Mapping[str, str]) -> None:
         """Have a call made, after those that wait with the same key."""
         self._enqueued.append((next(self._ids), key, self._now, func, json.dumps(fields)))
 
-    def drop_waiting(self, key: str) -> None:
-        """Forget the calls that wait with this key: a newer one says it all."""
-        self._enqueued = [call for call in self._enqueued if call[1] != key]
-        self._sql.execute("DELETE FROM call WHERE key = ?", (key,))
+    def enqueue_latest(self, key: str, func: str, fields: Mapping[str, str]) -> None:
+        """Have a call made in the place of the one that waits with the same key, if one does: it says it all."""
+        call = (next(self._ids), key, self._now, func, json.dumps(fields))
+        self._sql.execute("INSERT OR REPLACE INTO latest VALUES (?, ?, ?, ?, ?)", call)
+        self.replaced.add(key)
 
     def done(self, call: Call) -> None:
         """The call has been made."""
-        self._done.append((call.id,))
+        self.settled.append(call)
 
     def park(self, call: Call, reason: str) -> None:
         """Put the call aside for good: it is never made later, for newer ones have told more."""
@@ -168,14 +214,22 @@ class Transaction:
             "INSERT INTO parked (key, func, fields, reason) VALUES (?, ?, ?, ?)",
             (call.key, call.func, json.dumps(call.fields), reason),
         )
+        self._keep_newest("parked", _ASIDE)
         self.done(call)
+
+    def _keep_newest(self, table: str, count: int) -> None:
+        self._sql.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", (count,))  # noqa: S608 (a name of ours)
 
     def finish(self) -> None:
         """Write what was left for the end."""
         self._write_positions()
         self._write_copies()
-        self._sql.executemany("INSERT INTO call VALUES (?, ?, ?, ?, ?)", self._enqueued)
-        self._sql.executemany("DELETE FROM call WHERE id = ?", self._done)
+        self._sql.executemany(
+            "INSERT INTO call (id, key, time, func, fields) VALUES (?, ?, ?, ?, ?)", self._enqueued
+        )
+        settled = [(call.id,) for call in self.settled]
+        self._sql.executemany("DELETE FROM call WHERE id = ?", settled)
+        self._sql.executemany("DELETE FROM latest WHERE id = ?", settled)
 
     def committed(self) -> None:
         """What was changed is what the file has now."""
@@ -207,15 +261,19 @@ class Transaction:
 class Ledger:
     """The master's state in one SQLite file."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
-        """`clock` gives monotonic seconds."""
+    def __init__(self, path: Path, *, clock: Callable[[], float], limit: int = LIMIT_BYTES) -> None:
+        """`clock` gives monotonic seconds, `limit` is in bytes. Raises StorageError."""
         self._clock = clock
-        self._database = Database(path, schema=_SCHEMA, version=_VERSION)
+        self._limit = limit
+        self._database = Database(path, schema=_SCHEMA, version=_VERSION, migrations={1: _FROM_1_TO_2})
         with self._database.reading() as sql:
             self._kept = _read_kept(sql)
-            (last,) = sql.execute("SELECT max(id) FROM call").fetchone()
-            self._new = {key for (key,) in sql.execute("SELECT DISTINCT key FROM call")}
-        self._ids = itertools.count(1 + (last or 0))
+            last = sql.execute("SELECT max(id) FROM (SELECT id FROM call UNION ALL SELECT id FROM latest)")
+            self._ids = itertools.count(1 + (last.fetchone()[0] or 0))
+            passed = {key for (key,) in sql.execute("SELECT DISTINCT key FROM call WHERE passed = 1")}
+            self._new = passed | {key for (key,) in sql.execute("SELECT key FROM latest")}
+        self._backlog = Backlog(passed)
+        self._read_to = 0
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -225,12 +283,41 @@ class Ledger:
             yield transaction
             transaction.finish()
         transaction.committed()
-        self._new |= transaction.enqueued
+        self._new |= transaction.replaced
+        for call in transaction.settled:
+            self._backlog.remove(call)
+
+    def check_room(self, *, again: bool = False) -> None:
+        """Raise StorageError when the file has reached its limit. `again`: until there is room worth speaking of."""
+        with self._database.reading() as sql:
+            ((size,), (pages,), (free,)) = (
+                sql.execute(f"PRAGMA {name}").fetchone()
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+        if (pages - free) * size > self._limit - (self._limit // _ROOM_SHARE if again else 0):
+            raise StorageError(f"{self._database.path}: its limit is reached, {self._limit} bytes")
 
     def take_new(self) -> set[str]:
-        """The keys that calls were enqueued with since this was last asked; the first time, all that wait."""
+        """Read on, for a moment. The keys that a call was found of; none: there was nothing more to read."""
         new, self._new = self._new, set()
-        return new
+        if self._backlog.size >= FEW:
+            return new
+        query = f"{_CALL} call WHERE id > ? AND passed = 0 ORDER BY id LIMIT ?"
+        with self._database.reading() as sql:
+            calls = [_call(row) for row in sql.execute(query, (self._read_to, _READ)).fetchall()]
+        passed = [(call.id,) for call in calls if not self._backlog.offer(call)]
+        if passed:
+            with self._database.transaction() as sql:
+                sql.executemany("UPDATE call SET passed = 1 WHERE id = ?", passed)
+        if calls:
+            self._read_to = calls[-1].id
+        return new | {call.key for call in calls}
+
+    def first(self, key: str) -> Call | None:
+        """The call that is the next of its key, of those that were read."""
+        if key in self._backlog.passed and self._backlog.first(key) is None:
+            self._bring(key)
+        return self._backlog.first(key) or self._latest(key)
 
     def nodes(self) -> list[int]:
         """The nodes that were ever heard of."""
@@ -254,16 +341,21 @@ class Ledger:
                 found[name] = (*found.get(name, ()), (node, place))
         return found
 
-    def first(self, key: str) -> Call | None:
-        """The call that is the next of its key."""
-        query = "SELECT id, key, time, func, fields FROM call WHERE key = ? ORDER BY id LIMIT 1"
-        with self._database.reading() as sql:
-            row = sql.execute(query, (key,)).fetchone()
-        return _call(row) if row else None
-
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def _bring(self, key: str) -> None:
+        """Read calls of the key that were passed over."""
+        query = f"{_CALL} call WHERE passed = 1 AND key = ? ORDER BY id LIMIT ?"
+        with self._database.reading() as sql:
+            calls = [_call(row) for row in sql.execute(query, (key, MOST_OF_A_KEY + 1)).fetchall()]
+        self._backlog.bring(key, calls[:MOST_OF_A_KEY], more=len(calls) > MOST_OF_A_KEY)
+
+    def _latest(self, key: str) -> Call | None:
+        with self._database.reading() as sql:
+            row = sql.execute(f"{_CALL} latest WHERE key = ?", (key,)).fetchone()
+        return _call(row) if row else None
 
 
 def _read_kept(sql: sqlite3.Connection) -> _Kept:

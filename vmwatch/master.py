@@ -7,21 +7,23 @@ import asyncio
 import logging
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch import config
 from vmwatch.delivery import Delivery
-from vmwatch.errors import StorageError, Unavailable, VmwatchError
+from vmwatch.errors import StorageError, Unavailable
 from vmwatch.intake import WARNING_SECONDS, Intake
 from vmwatch.ledger import Ledger
-from vmwatch.link import Pull
+from vmwatch.link import CannotListen, Pull
 from vmwatch.presence import Presence
 from vmwatch.protocol import derive_keys
 from vmwatch.service import Program, run
+from vmwatch.sessions import Sessions
 from vmwatch.throttle import Throttle
-from vmwatch.vmmanager import Access, Panel, Sessions, read_dialect
+from vmwatch.vmmanager import Access, Panel, read_dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +48,7 @@ async def watch(settings: MasterSettings, life: Life) -> int:
     try:
         async with asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(_receive(pull, listen, intake, delivery)),
+                tasks.create_task(_receive(pull, listen, ledger, intake, delivery)),
                 tasks.create_task(_look_around(intake, delivery)),
                 tasks.create_task(delivery.run()),
             ]
@@ -59,14 +61,20 @@ async def watch(settings: MasterSettings, life: Life) -> int:
     return 0
 
 
-async def _receive(pull: Pull, listen: Callable[[], Pull], intake: Intake, delivery: Delivery) -> Never:
+async def _receive(
+    pull: Pull, listen: Callable[[], Pull], ledger: Ledger, intake: Intake, delivery: Delivery
+) -> Never:
     """Take what arrives. While it cannot be kept the socket is closed, so that the nodes keep it."""
+    warnings = Throttle(seconds=WARNING_SECONDS)
     while True:
         try:
             await _accept(pull, intake, delivery)
         except StorageError as error:
-            log.error("cannot keep what arrives, the nodes keep it: %s", error)  # noqa: TRY400 (expected)
-        pull = await _listen_again(listen)
+            if warnings.admit("storage", now=time.monotonic()) is not None:
+                log.error("cannot keep what arrives, the nodes keep it: %s", error)  # noqa: TRY400 (expected)
+        intake.listening = False
+        pull = await _listen_again(listen, ledger)
+        intake.listening = True
 
 
 async def _accept(pull: Pull, intake: Intake, delivery: Delivery) -> Never:
@@ -80,13 +88,15 @@ async def _accept(pull: Pull, intake: Intake, delivery: Delivery) -> Never:
         pull.close()
 
 
-async def _listen_again(listen: Callable[[], Pull]) -> Pull:
+async def _listen_again(listen: Callable[[], Pull], ledger: Ledger) -> Pull:
     while True:
         await asyncio.sleep(_STORAGE_RETRY_SECONDS)
-        try:
-            return listen()
-        except VmwatchError as error:
-            log.error("%s", error)  # noqa: TRY400 (expected)
+        with suppress(StorageError):
+            ledger.check_room(again=True)
+            try:
+                return listen()
+            except CannotListen as error:
+                log.error("%s", error)  # noqa: TRY400 (expected)
 
 
 async def _look_around(intake: Intake, delivery: Delivery) -> Never:

@@ -195,6 +195,7 @@ def test_calls_that_the_panel_does_not_take_want_a_hand(tmp_path: Path, ledger: 
 @pytest.mark.usefixtures("running")
 def test_a_call_put_aside_is_shown_with_its_reason(tmp_path: Path, ledger: Ledger) -> None:
     enqueue(ledger, "web\x1b[2J")
+    assert ledger.take_new() == {"vm web\x1b[2J"}
     call = ledger.first("vm web\x1b[2J")
     assert call is not None
     with ledger.transaction() as transaction:

@@ -15,7 +15,7 @@ import pytest
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.intake import WARNING_SECONDS, Intake
-from vmwatch.ledger import Ledger
+from vmwatch.ledger import LIMIT_BYTES, Ledger
 from vmwatch.messages import (
     Begin,
     Event,
@@ -84,11 +84,12 @@ class Master:
 
     path: Path
     now: float = 100.0
+    limit: int = LIMIT_BYTES
     ledger: Ledger = field(init=False)
     intake: Intake = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.path, clock=lambda: self.now)
+        self.ledger = Ledger(self.path, clock=lambda: self.now, limit=self.limit)
         self.start()
 
     def start(self) -> None:
@@ -104,13 +105,17 @@ class Master:
             return list(sql.execute(f"SELECT * FROM {table}"))
 
     def state(self) -> list[list[tuple[object, ...]]]:
-        return [self.rows(table) for table in ("node", "beat", "vm", "problem", "unread", "call")]
+        return [
+            self.rows(table)
+            for table in ("node", "beat", "vm", "problem", "anomaly", "unread", "call", "latest")
+        ]
 
     def calls(self) -> list[dict[str, str]]:
         """All that wait, in the order of their making."""
         with self.ledger._database.reading() as sql:
-            rows = sql.execute("SELECT func, fields FROM call ORDER BY id")
-            return [{"func": func, **json.loads(fields)} for func, fields in rows]
+            query = "SELECT {0}.id, func, fields FROM {0}"
+            rows = sql.execute(f"{query.format('call')} UNION ALL {query.format('latest')} ORDER BY 1")
+            return [{"func": func, **json.loads(fields)} for _, func, fields in rows]
 
     def events(self) -> list[str]:
         return [
@@ -185,7 +190,7 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_stream(master: Master) -
     master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), frame(Kind.EVENT, b'{"new":1}', 1), event(2))
     assert master.events() == ["web started(booted) running"]
     assert master.problems() == ["unreadable_record raised 1"]
-    assert master.rows("unread") == [(1, RUN, 1, Kind.EVENT, b'{"new":1}')]
+    assert master.rows("unread") == [(1, 1, RUN, 1, Kind.EVENT, b'{"new":1}')]
     assert master.intake.refused == {"missing_field": 1}
 
 
@@ -259,6 +264,32 @@ def test_a_late_heartbeat_of_a_dead_session_is_no_sign_of_life(master: Master) -
     master.accept(beat(5, run=NEXT), beat(4, run=NEXT), beat(99))
     assert master.intake.find_silent()
     assert master.problems() == ["node_silent raised 1"]
+
+
+def test_nobody_is_silent_while_nobody_listens(master: Master) -> None:
+    master.accept(hello(), beat(0))
+    master.intake.find_silent()
+    master.intake.listening = False
+    for _ in range(10):
+        master.now += 1.0
+        assert not master.intake.find_silent()
+    master.intake.listening = True
+    assert not master.intake.find_silent()
+    for _ in range(4):
+        master.now += 1.0
+        master.intake.find_silent()
+    assert master.problems() == ["node_silent raised 1"]
+
+
+def test_at_the_limit_of_the_ledger_nothing_is_taken_and_then_all(tmp_path: Path) -> None:
+    master = Master(tmp_path / "ledger.db", limit=1)
+    with pytest.raises(StorageError, match="its limit is reached, 1 bytes"):
+        master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), event(1))
+    assert master.events() == []
+    master.ledger.close()
+    master = Master(tmp_path / "ledger.db")
+    master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), event(1))
+    assert master.events() == ["web started(booted) running"]
 
 
 def test_a_node_that_died_with_the_master_is_found_silent(master: Master) -> None:

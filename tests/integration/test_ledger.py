@@ -3,24 +3,26 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.waiting import wait_for
+from vmwatch.backlog import MOST_OF_A_KEY
 from vmwatch.cluster import Copy
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.ledger import Ledger
-from vmwatch.protocol import Run
+from vmwatch.protocol import Envelope, Message, Run
 from vmwatch.sequence import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from vmwatch.ledger import Call
 
@@ -47,6 +49,7 @@ def enqueue(ledger: Ledger, key: str, *values: str) -> None:
 
 
 def first(ledger: Ledger, key: str) -> Call:
+    ledger.take_new()
     call = ledger.first(key)
     assert call is not None
     return call
@@ -54,6 +57,8 @@ def first(ledger: Ledger, key: str) -> Call:
 
 def drain(ledger: Ledger, key: str) -> list[str]:
     values = []
+    while ledger.take_new():
+        pass
     while call := ledger.first(key):
         values.append(call.fields["value"])
         with ledger.transaction() as transaction:
@@ -89,12 +94,16 @@ def test_order_survives_a_restart(tmp_path: Path) -> None:
         assert drain(ledger, "vm a") == ["1", "2", "3"]
 
 
-def test_a_call_that_is_dropped_while_it_is_made_takes_nobody_with_it(ledger: Ledger) -> None:
-    enqueue(ledger, "statistics 1", "old")
+def test_a_call_that_is_replaced_while_it_is_made_takes_nobody_with_it(ledger: Ledger) -> None:
+    def enqueue_latest(value: str) -> None:
+        with ledger.transaction() as transaction:
+            transaction.enqueue_latest("statistics 1", "vmwatch.statistics", {"value": value})
+
+    enqueue_latest("old")
+    assert ledger.take_new() == {"statistics 1"}
     under_way = first(ledger, "statistics 1")
-    with ledger.transaction() as transaction:
-        transaction.drop_waiting("statistics 1")
-        transaction.enqueue("statistics 1", "vmwatch.statistics", {"value": "new"})
+    enqueue_latest("newer")
+    enqueue_latest("new")
     with ledger.transaction() as transaction:
         transaction.done(under_way)
     assert drain(ledger, "statistics 1") == ["new"]
@@ -171,6 +180,111 @@ def test_a_batch_that_cannot_be_kept_leaves_nothing(ledger: Ledger) -> None:
         sql.execute("PRAGMA max_page_count=100000")
     take()
     assert ledger.take_new() == {"vm b"}
+
+
+def test_who_has_much_to_tell_is_passed_over_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    many = [str(number) for number in range(5 * MOST_OF_A_KEY)]
+    with opened(tmp_path) as ledger:
+        enqueue(ledger, "vm a", *many)
+        enqueue(ledger, "vm b", "1")
+        read = set()
+        while keys := ledger.take_new():
+            read |= keys
+        assert read == {"vm a", "vm b"}
+        enqueue(ledger, "vm a", "last")
+        ledger.take_new()
+        assert first(ledger, "vm b").fields == {"value": "1"}
+        assert first(ledger, "vm a").fields == {"value": "0"}
+    with opened(tmp_path) as ledger:  # killed: what was passed over is known from the file alone
+        assert "vm a" in ledger.take_new()
+        assert drain(ledger, "vm a") == [*many, "last"]
+        enqueue(ledger, "vm a", "again")
+        assert drain(ledger, "vm a") == ["again"]
+
+
+def test_what_one_message_asks_for_is_kept_as_it_was_if_the_batch_is_not(ledger: Ledger) -> None:
+    running, stopped = Copy(state=CopyState.RUNNING), Copy(state=CopyState.STOPPED)
+    with ledger.transaction() as transaction:
+        transaction.keep_copies("u", "web", {1: running})
+
+    def take() -> None:
+        with ledger.transaction() as transaction:
+            transaction.keep_copies("u", "web", {1: stopped})
+            transaction.keep_copies("v", "db", {1: stopped})
+            raise StorageError("a full disk")
+
+    with pytest.raises(StorageError):
+        take()
+    with ledger.transaction() as transaction:
+        assert transaction.vms_on(1) == {"u": ("web", CopyState.RUNNING)}
+
+
+def has_room(ledger: Ledger, *, again: bool = False) -> bool:
+    try:
+        ledger.check_room(again=again)
+    except StorageError:
+        return False
+    return True
+
+
+def test_at_its_limit_there_is_no_room_until_some_calls_were_made(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db", clock=lambda: 0.0, limit=1 << 20)) as ledger:
+        enqueued, made = 0, 0
+        while has_room(ledger):
+            enqueue(ledger, "vm a", "x" * 10_000)
+            enqueued += 1
+        assert 90 < enqueued < 105
+        with pytest.raises(StorageError, match=r"ledger\.db: its limit is reached, 1048576 bytes"):
+            ledger.check_room()
+        while not has_room(ledger, again=True):
+            call = first(ledger, "vm a")
+            with ledger.transaction() as transaction:
+                transaction.done(call)
+            made += 1
+        assert 5 < made < 10
+
+
+def test_what_is_only_looked_at_is_kept_as_long_as_it_is_new(ledger: Ledger) -> None:
+    message = Message(Envelope(node=1, run=RUN, seq=1, kind=2), b"{}")
+    with ledger.transaction() as transaction:
+        for number in range(1500):
+            assert transaction.tell_anomaly(f"events_lost 1 {number}")
+            transaction.keep_unread(message)
+        assert not transaction.tell_anomaly("events_lost 1 1499")
+        assert not transaction.tell_anomaly("events_lost 1 500")
+        assert transaction.tell_anomaly("events_lost 1 499")
+    with ledger._database.reading() as sql:
+        assert sql.execute("SELECT count(*) FROM unread").fetchone() == (256,)
+
+
+def schema(file: Path) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(file)) as sql:
+        tables = [name for (name,) in sql.execute("SELECT name FROM sqlite_schema ORDER BY name")]
+        return [(table, *sql.execute(f"PRAGMA table_xinfo('{table}')").fetchall()) for table in tables]
+
+
+def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as old:
+        old.executescript(Path(__file__).with_name("ledger-1.sql").read_text())
+    with opened(tmp_path) as ledger:
+        assert ledger.nodes() == [3]
+        assert ledger.take_new() == {"vm web", "statistics 3"}
+        assert drain(ledger, "vm web") == ["1", "2"]
+        assert drain(ledger, "statistics 3") == ["latest"]
+        with ledger.transaction() as transaction:
+            assert transaction.position(3) == Position(run=NEXT, seq=9, ended={RUN: 4})
+            assert transaction.vms_on(3) == {"u": ("web", CopyState.PAUSED)}
+            assert not transaction.tell_anomaly(f"events_lost 3 {NEXT}")
+            assert not transaction.raise_problem("problem node_silent 3 None")
+    with opened(tmp_path / "new"):
+        assert schema(tmp_path / "ledger.db") == schema(tmp_path / "new/ledger.db")
+
+
+def test_a_file_of_a_version_to_come_is_left_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    with pytest.raises(StorageError, match=r"written by another version of vmwatch \(schema 99\)"):
+        opened(tmp_path).__enter__()
 
 
 WRITER = """

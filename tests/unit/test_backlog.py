@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read ahead comes in order, whatever is passed over, and is never much."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmwatch.backlog import FEW, MOST_OF_A_KEY, Backlog
+from vmwatch.calls import Call
+
+
+def call(number: int, key: str) -> Call:
+    return Call(id=number, key=key, time=0.0, func="vm.event", fields={})
+
+
+def test_a_key_has_only_so_many_calls_here() -> None:
+    backlog = Backlog(())
+    kept = [backlog.offer(call(number, "a")) for number in range(MOST_OF_A_KEY + 2)]
+    assert kept == [True] * MOST_OF_A_KEY + [False] * 2
+    assert backlog.passed == {"a"}
+    assert backlog.offer(call(99, "b"))
+
+
+def test_when_there_are_many_each_key_has_one() -> None:
+    backlog = Backlog(())
+    for number in range(FEW):
+        assert backlog.offer(call(number, f"vm {number}"))
+    assert backlog.offer(call(FEW, "new"))
+    assert not backlog.offer(call(FEW + 1, "new"))
+    assert backlog.size == FEW + 1
+
+
+def test_what_was_passed_over_before_this_process_comes_first() -> None:
+    backlog = Backlog({"a"})
+    assert not backlog.offer(call(7, "a"))
+    assert backlog.first("a") is None
+    backlog.bring("a", [call(5, "a"), call(7, "a")], more=False)
+    assert backlog.offer(call(8, "a"))
+    first = backlog.first("a")
+    assert first is not None
+    assert first.id == 5
+
+
+def test_a_call_that_is_not_here_takes_no_other_with_it() -> None:
+    backlog = Backlog(())
+    assert backlog.offer(call(2, "a"))
+    backlog.remove(call(1, "a"))
+    backlog.remove(call(1, "b"))
+    assert backlog.first("a") == call(2, "a")
+
+
+@given(arrivals=st.lists(st.sampled_from("aaab"), max_size=200), data=st.data())
+def test_each_key_is_made_in_order_and_whole(arrivals: list[str], data: st.DataObject) -> None:
+    """As the ledger does: reads on, passes over, brings what was passed over when a key has nothing here."""
+    backlog = Backlog(())
+    unread = deque(call(number, key) for number, key in enumerate(arrivals))
+    passed: dict[str, list[Call]] = defaultdict(list)
+    made: dict[str, list[int]] = defaultdict(list)
+    while unread or backlog.size or backlog.passed:
+        if unread and data.draw(st.booleans()):
+            one = unread.popleft()
+            if not backlog.offer(one):
+                passed[one.key].append(one)
+            continue
+        for key in "ab":
+            if key in backlog.passed and backlog.first(key) is None:
+                most = data.draw(st.integers(1, 3))
+                brought, passed[key] = passed[key][:most], passed[key][most:]
+                backlog.bring(key, brought, more=bool(passed[key]))
+            if first := backlog.first(key):
+                made[key].append(first.id)
+                backlog.remove(first)
+    for key in "ab":
+        assert made[key] == [number for number, one in enumerate(arrivals) if one == key]
