@@ -3,54 +3,68 @@
 
 from __future__ import annotations
 
+import heapq
+
 
 class Turns:
-    """A row of keys. One whose turn is over goes to its end, so that who has much to do holds up nobody.
+    """Two rows of keys. One whose turn is over goes to a row's end, so that who has much to do holds up nobody.
 
-    A key stands in the row, is out (`take`), or is put off until a time. Each method may be called again
-    with the same arguments, and then changes nothing.
+    A key stands in a row, is out (`take`), or is put off until a time. The slow ones have a row of their own, so that
+    the others need not wait for them. Each method may be called again with the same arguments, and then changes
+    nothing.
     """
 
     def __init__(self) -> None:
         self._row: dict[str, None] = {}
+        self._slow_row: dict[str, None] = {}
+        self._slow: set[str] = set()
         self._out: set[str] = set()
         self._put_off: dict[str, float] = {}
+        self._dues: list[tuple[float, str]] = []  # a heap; an entry that `_put_off` does not confirm is void
 
     def add(self, key: str) -> None:
         """There is something to be done: to the row's end, unless it is here already."""
         if key not in self._out and key not in self._put_off:
-            self._row.setdefault(key)
+            self._row_of(key).setdefault(key)
 
-    def first(self, *, now: float) -> str | None:
-        """Whose turn it is; None when it is nobody's."""
-        for key in [key for key, due in self._put_off.items() if due <= now]:
-            self.again(key)
-        return next(iter(self._row), None)
+    def come_due(self, *, now: float) -> float | None:
+        """Who was put off until now stands in a row again. When the next one does; None: nobody is put off."""
+        while self._dues and self._dues[0][0] <= now:
+            due, key = heapq.heappop(self._dues)
+            if self._put_off.get(key) == due:
+                del self._put_off[key]
+                self._row_of(key)[key] = None
+        return self._dues[0][0] if self._dues else None
+
+    def first(self, *, slow: bool = False) -> str | None:
+        """Whose turn it is, in the one row or in the other; None when it is nobody's."""
+        return next(iter(self._slow_row if slow else self._row), None)
 
     def take(self, key: str) -> None:
         """It takes its turn."""
-        self._forget(key)
+        self._leave(key)
         self._out.add(key)
 
-    def again(self, key: str) -> None:
-        """Its turn is over: to the row's end."""
-        self._forget(key)
-        self._row[key] = None
+    def again(self, key: str, *, slow: bool = False) -> None:
+        """Its turn is over: to the end of the row, or of the row of the slow ones."""
+        self._leave(key, slow=slow)
+        self._row_of(key)[key] = None
 
-    def put_off(self, key: str, *, due: float) -> None:
-        """Its turn is over, and the next one is not before `due`."""
-        self._forget(key)
+    def put_off(self, key: str, *, due: float, slow: bool = False) -> None:
+        """Its turn is over, and it stands in a row again only when it is due."""
+        self._leave(key, slow=slow)
         self._put_off[key] = due
+        heapq.heappush(self._dues, (due, key))
 
     def drop(self, key: str) -> None:
         """It has nothing to be done."""
-        self._forget(key)
+        self._leave(key)
 
-    def next_due(self) -> float | None:
-        """When the first key that is put off is due."""
-        return min(self._put_off.values(), default=None)
+    def _row_of(self, key: str) -> dict[str, None]:
+        return self._slow_row if key in self._slow else self._row
 
-    def _forget(self, key: str) -> None:
-        self._row.pop(key, None)
+    def _leave(self, key: str, *, slow: bool = False) -> None:
+        self._row_of(key).pop(key, None)
         self._out.discard(key)
         self._put_off.pop(key, None)
+        (self._slow.add if slow else self._slow.discard)(key)

@@ -11,14 +11,11 @@ session.newkey) and "Mgrctl utility". What it does not say is assumed in `Dialec
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import ssl
-import subprocess
-import threading
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, quote_plus, urlencode
 
 import requests
@@ -30,19 +27,21 @@ from vmwatch.deadline import POOLS
 from vmwatch.errors import ConfigError, Missed, PanelError, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from urllib3.connectionpool import HTTPConnectionPool
+    from urllib3.response import HTTPResponse
 
 MAX_ANSWER: Final = 1 << 20
 """Bytes. The answers to our calls take less than a hundred."""
 
-MGRCTL: Final = ("/usr/local/mgr5/sbin/mgrctl", "-m", "vmmgr")
-MGRCTL_TIMEOUT: Final = 15.0  # seconds
 _HEADERS: Final = {
     "Content-Type": "application/x-www-form-urlencoded",
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # of what is compressed the size could not be limited
     "User-Agent": "vmwatch-master",
 }
+_LONGEST_REMEMBERED: Final = 64  # letters
 DIALECT_FILE: Final = Path("/usr/local/mgr5/etc/vmwatch-dialect.conf")
 
 
@@ -121,7 +120,7 @@ def _verdict(untrusted_error: object, dialect: Dialect) -> PanelError:
     error = untrusted_error if isinstance(untrusted_error, dict) else {}
     kind, subject = _word(error.get("$type")), _word(error.get("$object"))
     message = error.get("msg")
-    text = _line(message.get("$") if isinstance(message, dict) else message) or "the panel gives no reason"
+    text = one_line(message.get("$") if isinstance(message, dict) else message) or "the panel gives no reason"
     for types, verdict in ((dialect.unavailable, Unavailable), (dialect.missed, Missed)):
         if {kind, f"{kind}:{subject}"} & set(types.split()):
             return verdict(kind, text, subject=subject)
@@ -129,10 +128,10 @@ def _verdict(untrusted_error: object, dialect: Dialect) -> PanelError:
 
 
 def _word(untrusted: object) -> str:
-    return _line(untrusted, longest=64).replace(" ", "_")
+    return one_line(untrusted, longest=64).replace(" ", "_")
 
 
-def _line(untrusted: object, longest: int = 300) -> str:
+def one_line(untrusted: object, longest: int = 300) -> str:
     """What the panel wrote, fit for one line of a log."""
     text = " ".join(untrusted[: 2 * longest].split()) if isinstance(untrusted, str) else ""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:longest])
@@ -159,96 +158,14 @@ class Timeouts:
     answer: float = 20.0
 
 
-class Sessions:
-    """Access without a password: one session of the panel, shared by the workers, opened by a one-time key.
-
-    Root makes the key on the panel's host (`mgrctl … session.newkey`): `prepare` makes the first one while
-    the service still is root. A session ends an hour after its last call; the statistics alone keep it open.
-    One that ended all the same takes a new key, and so, again, root.
-    """
-
-    def __init__(self, *, user: str = "root", command: Sequence[str] = MGRCTL) -> None:
-        """`user` is the panel's whom the session is for; `command` is mgrctl with the panel's name."""
-        self._command = (
-            *command,
-            "-o",
-            "json",
-            "session.newkey",
-            f"username={user}",
-            "-e",
-            "key=$VMWATCH_KEY",
-        )
-        self._user = user
-        self._lock = threading.Lock()
-        self._key: str | None = None
-        self._session: str | None = None
-
-    def prepare(self) -> None:
-        """Make the key of the next session. Raises Unavailable."""
-        key = secrets.token_hex(16)  # the panel asks for 16 characters at least
-        _run_mgrctl(
-            self._command, os.environ | {"VMWATCH_KEY": key}
-        )  # an argument could be seen by every user
-        self._key = key
+class Session(Protocol):
+    """Access without a password: a session of the panel, shared by all who call it."""
 
     def current(self, panel: Panel) -> str:
         """The id of the session; where none is open, it is opened through `panel`. Raises Unavailable."""
-        with self._lock:
-            if self._session is None:
-                self._session = self._open(panel)
-            return self._session
 
     def ended(self, session: str) -> None:
-        """The panel does not know this session any more; another worker may have opened the next one."""
-        with self._lock:
-            if self._session == session:
-                self._session = None
-
-    def _open(self, panel: Panel) -> str:
-        if self._key is None:
-            self.prepare()
-        try:
-            doc = panel.ask({"func": "auth", "username": self._user, "key": self._key or ""})
-        except PanelError as error:
-            if error.kind == "auth":
-                self._key = None  # used up, or too old; after any other error it is still good
-            raise Unavailable("no-access", f"no session: {error}") from None
-        self._key = None
-        return _session_id(doc)
-
-
-def _run_mgrctl(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    try:
-        done = subprocess.run(  # noqa: S603 (the command is ours)
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=MGRCTL_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _no_key(_reason(error)) from None
-    if done.returncode:
-        raise _no_key(f"exit code {done.returncode}: {_line(done.stderr.decode(errors='replace'))}")
-    try:
-        read_answer(200, done.stdout, Dialect())
-    except PanelError as error:
-        raise _no_key(str(error)) from None
-
-
-def _no_key(reason: str) -> Unavailable:
-    hint = "only root can make one; or set panel_user"
-    return Unavailable("no-access", f"no session key from mgrctl ({hint}): {reason}")
-
-
-def _session_id(doc: dict[str, Any]) -> str:
-    """The guide's editions have `<auth id="ID"/>` and `<auth id="ID" level="…">ID</auth>`."""
-    auth = doc.get("auth")
-    untrusted_id = auth.get("$id") if isinstance(auth, dict) else None
-    if not isinstance(untrusted_id, str) or not untrusted_id:
-        raise Unavailable("no-access", "no session: the panel answered func=auth without one")
-    return untrusted_id
+        """The panel does not know this session any more; somebody else may have opened the next one."""
 
 
 class Panel:
@@ -258,7 +175,7 @@ class Panel:
         self,
         access: Access,
         *,
-        sessions: Sessions | None = None,
+        sessions: Session | None = None,
         dialect: Dialect | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
@@ -267,12 +184,13 @@ class Panel:
             raise ValueError("access takes either a user or sessions")
         self._access, self._sessions = access, sessions
         self._dialect, self._timeouts = dialect or Dialect(), timeouts or Timeouts()
-        self._request = requests.Request("POST", access.url, headers=_HEADERS).prepare()
+        # Prepared once: preparing a request takes requests longer than sending it.
+        self._request = requests.Request("POST", access.url).prepare()
         self._verify = str(access.verify) if isinstance(access.verify, Path) else access.verify
         if access.verify is False:
             # The administrator has decided so in the configuration; a warning a call tells nobody more.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        self._adapter = _adapter()
+        self._adapter = _Adapter(path=self._request.path_url)
 
     def close(self) -> None:
         """Close the connection."""
@@ -292,7 +210,7 @@ class Panel:
         if self._dialect.success not in doc:
             raise Refused("not-ok", f"the panel answered without {self._dialect.success!r}")
 
-    def _ask_in_session(self, form: dict[str, str], sessions: Sessions) -> dict[str, Any]:
+    def _ask_in_session(self, form: dict[str, str], sessions: Session) -> dict[str, Any]:
         session = sessions.current(self)
         try:
             return self.ask(form | {"auth": session})
@@ -305,8 +223,9 @@ class Panel:
     def ask(self, form: Mapping[str, str]) -> dict[str, Any]:
         """Post form fields in the panel's words; the answer's `doc`. Raises PanelError."""
         try:
-            status, untrusted_body = self._post(urlencode({**form, "out": "json"}, errors="replace").encode())
-            return read_answer(status, untrusted_body, self._dialect)
+            values = {**form, "out": "json"}
+            body = urlencode(values, errors="replace", quote_via=_quote).encode()  # type: ignore[arg-type] # only text
+            return read_answer(*self._post(body), self._dialect)
         except PanelError as error:
             if self._gives_away(str(error)):
                 raise type(error)("withheld", "the panel's text repeats the password") from None
@@ -319,44 +238,88 @@ class Panel:
     def _post(self, body: bytes) -> tuple[int, bytes]:
         """Status and raw body. Not connected, timed out, redirected, too large: Unavailable."""
         url, limits = self._access.url, (self._timeouts.connect, self._timeouts.answer)
+        self._request.body = body
+        self._request.headers = {**_HEADERS, "Content-Length": str(len(body))}  # type: ignore[assignment]
         try:
-            request = self._request.copy()
-            request.prepare_body(body, files=None)
-            with self._adapter.send(request, stream=True, timeout=limits, verify=self._verify) as response:
+            with self._adapter.send(
+                self._request, stream=True, timeout=limits, verify=self._verify
+            ) as response:
                 if 300 <= response.status_code < 400:
-                    target = _line(response.headers.get("Location")) or "nowhere"
+                    target = one_line(response.raw.headers.get("Location")) or "nowhere"
                     raise Unavailable("redirect", f"{url} points to {target}: set panel_url to what is meant")
                 untrusted_body: bytes = response.raw.read(MAX_ANSWER + 1, decode_content=False)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             seconds = f"{limits[0]:g} s to connect, {limits[1]:g} s to answer"
             raise Unavailable("timeout", f"{url}: no answer in time ({seconds})") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unavailable("no-connection", f"{url}: {_reason(error)}") from None
+            raise Unavailable("no-connection", f"{url}: {reason(error)}") from None
         if len(untrusted_body) > MAX_ANSWER:
             raise Unavailable("too-large", f"{url}: the answer exceeds {MAX_ANSWER} bytes")
         return response.status_code, untrusted_body
 
 
-def _adapter() -> HTTPAdapter:
-    """What sends a request.
+class _Adapter(HTTPAdapter):
+    """What sends a request: requests' adapter, for one URL. What it would find out anew for each call is kept.
 
     Without a requests.Session before it: that one follows redirects, asks the environment for proxies, .netrc
-    and authorities, keeps cookies, and takes longer to prepare a call than to send it.
+    and authorities, keeps cookies, and takes longer to prepare a call than to send it. The methods are those that
+    requests exposes for subclasses.
     """
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1)
-    adapter.poolmanager.pool_classes_by_scheme = POOLS
-    return adapter
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=1)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+        self._path = path
+        self._pool: HTTPConnectionPool | None = None
+        self._is_verifying = False
+
+    def get_connection(self, *arguments: object) -> HTTPConnectionPool:
+        """The pool of the connection to the panel."""
+        self._pool = self._pool or super().get_connection(*arguments)  # type: ignore[no-untyped-call]
+        return self._pool
+
+    def get_connection_with_tls_context(self, *arguments: object, **more: object) -> HTTPConnectionPool:
+        """The same, as requests 2.32 and newer ask for it."""
+        self._pool = self._pool or super().get_connection_with_tls_context(*arguments, **more)  # type: ignore[misc]
+        return self._pool
+
+    def cert_verify(self, *arguments: object) -> None:
+        """Tell the pool which certificates are accepted."""
+        if not self._is_verifying:
+            super().cert_verify(*arguments)  # type: ignore[no-untyped-call]
+            self._is_verifying = True
+
+    def request_url(self, *_: object) -> str:
+        """What stands in the request's first line."""
+        return self._path
+
+    def build_response(self, _request: requests.PreparedRequest, raw: HTTPResponse) -> requests.Response:
+        """Status and body are all that is read."""
+        response = requests.Response()
+        response.status_code, response.raw = raw.status, raw
+        return response
 
 
-def _reason(error: BaseException) -> str:
+_remembered = lru_cache(maxsize=1024)(quote_plus)
+
+
+def _quote(text: str, safe: str | bytes, encoding: str = "utf-8", errors: str = "replace") -> str:
+    """For urlencode. Most names and values come again and again; long ones, as statistics are, do not."""
+    quoted = _remembered if len(text) <= _LONGEST_REMEMBERED else quote_plus
+    return quoted(text, safe, encoding, errors)
+
+
+def reason(error: BaseException) -> str:
     """The innermost cause in a few words: requests wraps it in object addresses and class names."""
     while inner := _inner(error):
         error = inner
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {error.verify_message}"
-    return _line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def _inner(error: BaseException) -> BaseException | None:
-    candidates = (getattr(error, "reason", None), *error.args, error.__context__)
+    # urllib3 tries what old Pythons had, and fails in it, before what then fails: it suppresses that context itself.
+    context = None if error.__suppress_context__ else error.__context__
+    candidates = (getattr(error, "reason", None), *error.args, context)
     return next((inner for inner in candidates if isinstance(inner, BaseException)), None)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads that make calls to the panel, each over a session of its own.
 
+Calls wait for them in a queue, so that a thread that has made one finds the next at once, without the event loop.
+
 Daemon threads, unlike those of concurrent.futures: a panel that accepts a call and never answers must not hold up
 the end of the service. What such a call came to is not known then, and it is made again after the next start.
 """
@@ -11,8 +13,10 @@ import asyncio
 import logging
 import queue
 import threading
-from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from vmwatch.errors import PanelError, Refused
 
@@ -22,41 +26,126 @@ if TYPE_CHECKING:
     from vmwatch.ledger import Call
     from vmwatch.vmmanager import Panel
 
+PATIENCE: Final = 1.0
+"""Seconds after which a call is slow: another thread takes its place, where there is one to spare."""
+
 log = logging.getLogger(__name__)
 
-Outcome = Future["PanelError | None"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a call came to: `error` is None, or what the panel answered with; it took so many `seconds`."""
+
+    call: Call
+    error: PanelError | None
+    seconds: float
+
+
+class _Worker:
+    """One thread and its session."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel = panel
+        self.busy_since: float | None = None
+        self.replaced = False
 
 
 class Workers:
-    """A fixed number of threads. What a call came to: None, or the error that the panel answered with."""
+    """So many threads, made when they are needed. To be made where the event loop runs that it reports to.
 
-    def __init__(self, count: int, *, open_panel: Callable[[], Panel]) -> None:
-        """`open_panel` opens one session with the panel, for one thread."""
-        self._calls: queue.SimpleQueue[tuple[Call, Outcome] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, args=(open_panel(),), name=f"panel-{number}", daemon=True)
-            for number in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+    A thread whose call is slow is replaced by another one, and ends with that call; at most `spare` are at a time.
+    """
 
-    def make(self, call: Call) -> asyncio.Future[PanelError | None]:
+    def __init__(
+        self,
+        count: int,
+        *,
+        spare: int = 0,
+        open_panel: Callable[[], Panel],
+        clock: Callable[[], float],
+        tell: Callable[[], None],
+    ) -> None:
+        """`open_panel` opens one session with the panel, for one thread.
+
+        `tell` is called, in the event loop, when there is an answer and fewer than `count` calls wait. While more
+        do, there is time to take several answers together.
+        """
+        self.pending = 0
+        """Calls whose answer has not been taken yet."""
+        self._count, self._spare = count, spare
+        self._open_panel, self._clock, self._tell = open_panel, clock, tell
+        self._loop = asyncio.get_running_loop()
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._answers: deque[Answer] = deque()
+        self._workers: list[_Worker] = []
+        self._told = self._stopped = False
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has taken yet."""
+        return self._calls.qsize()
+
+    def make(self, call: Call) -> None:
         """Have the next free thread make the call."""
-        outcome: Outcome = Future()
-        self._calls.put((call, outcome))
-        return asyncio.wrap_future(outcome)
+        self.pending += 1
+        self._calls.put(call)
+        if len(self._workers) < min(self._count, self.pending):
+            self._start_thread()
 
-    def close(self) -> None:
-        """Let every thread end after the call that it is making."""
-        for _ in self._threads:
+    def take_answers(self) -> list[Answer]:
+        """What calls have come to, since this was last asked."""
+        self._told = False  # first: an answer that comes from now on is told of, or taken here
+        taken = []
+        while self._answers:
+            taken.append(self._answers.popleft())
+        self.pending -= len(taken)
+        return taken
+
+    def relieve(self) -> None:
+        """Replace the threads whose calls are slow."""
+        now = self._clock()
+        for worker in list(self._workers):
+            replaced = sum(worker.replaced for worker in self._workers)
+            since = worker.busy_since
+            if (
+                not worker.replaced
+                and since is not None
+                and now - since > PATIENCE
+                and replaced < self._spare
+            ):
+                worker.replaced = True
+                self._start_thread()
+
+    def stop(self) -> None:
+        """Begin no call any more; those under way may still be answered. Every thread ends after its own."""
+        self._stopped = True
+        with suppress(queue.Empty):
+            while True:
+                self._calls.get_nowait()
+                self.pending -= 1
+        for _ in self._workers:
             self._calls.put(None)
 
-    def _work(self, panel: Panel) -> None:
-        while (task := self._calls.get()) is not None:
-            call, outcome = task
-            if outcome.set_running_or_notify_cancel():
-                outcome.set_result(_make(panel, call))
-        panel.close()
+    def _start_thread(self) -> None:
+        worker = _Worker(self._open_panel())
+        self._workers.append(worker)
+        threading.Thread(target=self._work, args=(worker,), name="panel", daemon=True).start()
+
+    def _work(self, worker: _Worker) -> None:
+        while not worker.replaced and (call := self._calls.get()) is not None:
+            worker.busy_since = began = self._clock()
+            error = _make(worker.panel, call)
+            worker.busy_since = None
+            self._answers.append(Answer(call=call, error=error, seconds=self._clock() - began))
+            self._report()
+        self._workers.remove(worker)
+        worker.panel.close()
+
+    def _report(self) -> None:
+        if not self._told and (self._stopped or self._calls.qsize() < self._count):
+            self._told = True
+            with suppress(RuntimeError):  # the loop has ended: nobody waits for it any more
+                self._loop.call_soon_threadsafe(self._tell)
 
 
 def _make(panel: Panel, call: Call) -> PanelError | None:

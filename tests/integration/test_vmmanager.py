@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from vmwatch.errors import Missed, PanelError, Refused, Unavailable
-from vmwatch.vmmanager import MAX_ANSWER, Access, Panel, Sessions, Timeouts
+from vmwatch.sessions import Sessions
+from vmwatch.vmmanager import MAX_ANSWER, Access, Panel, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -196,6 +197,16 @@ def test_a_connection_that_the_panel_closed_is_replaced(serve: Serve, connect: C
     assert server.hung_up.wait(5)
     panel.call("vm.event", {})
     assert len(server.connections) == 2
+
+
+def test_the_cause_is_told_in_plain_words(serve: Serve, connect: Connect) -> None:
+    server = serve()
+    panel = connect(server.url)
+    panel.call("vm.event", {})
+    server.answer = hang_up
+    for _ in ("over the kept connection", "over a new one"):
+        said = "Remote end closed connection without response"
+        assert str(failure(panel)) == f"no-connection: {server.url}: {said}"
 
 
 def test_missed_is_told_apart(serve: Serve, connect: Connect) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from vmwatch.calls import event_fields, problem_fields, statistics_fields
 from vmwatch.errors import Missed, Refused, Unavailable
-from vmwatch.vmmanager import Access, Panel, Sessions
+from vmwatch.sessions import Sessions
+from vmwatch.vmmanager import Access, Panel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,10 @@ from vmwatch.turns import Turns
 
 
 def row(turns: Turns, *, now: float = 0.0) -> list[str]:
-    """Take all turns that there are now."""
+    """Take all turns that there are now, the slow ones last."""
+    turns.come_due(now=now)
     taken = []
-    while key := turns.first(now=now):
+    while key := turns.first() or turns.first(slow=True):
         turns.take(key)
         taken.append(key)
     return taken
@@ -38,9 +39,9 @@ def test_who_is_out_has_no_second_turn_at_the_same_time() -> None:
     turns = filled("a")
     turns.take("a")
     turns.add("a")
-    assert turns.first(now=0.0) is None
+    assert turns.first() is None
     turns.again("a")
-    assert turns.first(now=0.0) == "a"
+    assert turns.first() == "a"
 
 
 def test_who_is_put_off_waits_until_it_is_due_whatever_comes_in() -> None:
@@ -48,19 +49,46 @@ def test_who_is_put_off_waits_until_it_is_due_whatever_comes_in() -> None:
     turns.take("a")
     turns.put_off("a", due=5.0)
     turns.add("a")
-    assert turns.next_due() == 5.0
+    assert turns.come_due(now=4.9) == 5.0
     assert row(turns, now=4.9) == ["b"]
     assert row(turns, now=5.0) == ["a"]
-    assert turns.next_due() is None
+    assert turns.come_due(now=5.0) is None
+
+
+def test_who_is_put_off_again_has_one_time_only() -> None:
+    turns = filled("a")
+    for due in (5.0, 3.0, 7.0):
+        turns.take("a")
+        turns.put_off("a", due=due)
+    assert row(turns, now=6.9) == []
+    assert turns.come_due(now=6.9) == 7.0
+    assert row(turns, now=7.0) == ["a"]
+
+
+def test_the_slow_stand_in_a_row_of_their_own_until_they_are_not() -> None:
+    turns = filled("a", "b", "c")
+    turns.again("a", slow=True)
+    turns.put_off("b", due=1.0, slow=True)
+    turns.add("a")
+    assert (turns.first(), turns.first(slow=True)) == ("c", "a")
+    turns.take("a")
+    turns.come_due(now=1.0)
+    assert turns.first(slow=True) == "b"
+    turns.again("a")
+    turns.take("b")
+    turns.put_off("b", due=2.0)
+    turns.come_due(now=2.0)
+    assert turns.first(slow=True) is None
+    assert row(turns) == ["c", "a", "b"]
 
 
 def test_who_was_dropped_may_come_again() -> None:
     turns = filled("a")
     turns.take("a")
     turns.drop("a")
-    assert turns.first(now=0.0) is None
+    assert turns.first() is None
     turns.add("a")
-    assert turns.first(now=0.0) == "a"
+    assert turns.first() == "a"
 
 
 def test_saying_it_twice_changes_nothing() -> None:
@@ -74,15 +102,15 @@ def test_saying_it_twice_changes_nothing() -> None:
 
 
 KEYS = st.sampled_from("abc")
-STEPS = st.lists(st.tuples(st.sampled_from(["add", "take", "again", "put_off", "drop"]), KEYS))
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "take", "again", "put_off", "drop"]), KEYS, st.booleans()))
 
 
 @given(STEPS)
-def test_nobody_is_lost_and_nobody_is_in_twice(steps: list[tuple[str, str]]) -> None:
+def test_nobody_is_lost_and_nobody_is_in_twice(steps: list[tuple[str, str, bool]]) -> None:
     turns = Turns()
     here: set[str] = set()
     out: set[str] = set()
-    for what, key in steps:
+    for what, key, slow in steps:
         if what == "add":
             turns.add(key)
             here.add(key)
@@ -96,7 +124,7 @@ def test_nobody_is_lost_and_nobody_is_in_twice(steps: list[tuple[str, str]]) -> 
         elif key in out:
             out.discard(key)
             if what == "again":
-                turns.again(key)
+                turns.again(key, slow=slow)
             else:
-                turns.put_off(key, due=9.0)
+                turns.put_off(key, due=9.0, slow=slow)
     assert sorted(row(turns, now=9.0)) == sorted(here - out)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmwatch.errors import ConfigError, Missed, PanelError, Refused, Unavailable
-from vmwatch.vmmanager import DIALECT_FILE, Access, Dialect, Panel, Sessions, read_answer, read_dialect
+from vmwatch.sessions import Sessions
+from vmwatch.vmmanager import DIALECT_FILE, Access, Dialect, Panel, read_answer, read_dialect
 
 OK = b'{"doc":{"ok":{}}}'
 
