@@ -29,9 +29,13 @@ from vmwatch.service import Flag, Life, Program, run
 from vmwatch.session import Stream
 from vmwatch.statistics import Statistics
 from vmwatch.throttle import Throttle
+from vmwatch.transients import Transients
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmwatch.config import Endpoint, NodeSettings
+    from vmwatch.hypervisor import DomainEvent
 
 _WAIT: Final = Flag(name="wait", help="wait for libvirt at the start instead of exiting with 69")
 _LIBVIRT_RETRY_SECONDS: Final = 0.25
@@ -84,6 +88,7 @@ async def _watch(settings: NodeSettings, life: Life) -> None:
         clock=_now,
     )
     recorder = Recorder(outbox, on_kept=stream.wake, clock=_now)
+    transients = Transients(outbox, tell=recorder.hear, clock=_now)
     listening = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -94,7 +99,7 @@ async def _watch(settings: NodeSettings, life: Life) -> None:
                 tasks.create_task(_collect(stream, settings, listening)),
                 tasks.create_task(_look_for_silence(stream, settings, listening)),
                 tasks.create_task(recorder.run()),
-                tasks.create_task(_follow_libvirt(settings, life, stream, recorder, listening)),
+                tasks.create_task(_follow_libvirt(settings, life, stream, recorder, transients, listening)),
             ]
             await life.stop.wait()
             for task in work:
@@ -105,18 +110,28 @@ async def _watch(settings: NodeSettings, life: Life) -> None:
 
 
 async def _follow_libvirt(
-    settings: NodeSettings, life: Life, stream: Stream, recorder: Recorder, listening: asyncio.Event
+    settings: NodeSettings,
+    life: Life,
+    stream: Stream,
+    recorder: Recorder,
+    transients: Transients,
+    listening: asyncio.Event,
 ) -> Never:
     """Connect, find what was missed, listen until libvirt is gone. Raises HypervisorLost, the master being told."""
+
+    def hear(event: DomainEvent) -> None:
+        recorder.hear(event)
+        transients.hear(event)
+
     try:
-        hypervisor, lost = await _connect(settings.libvirt_uri, life, stream, recorder)
+        hypervisor, lost = await _connect(settings.libvirt_uri, life, stream, hear)
         try:
             await recorder.compare(hypervisor)
             stream.libvirt = LibvirtState.CONNECTED
             stream.beat()
             listening.set()
             life.ready()
-            reason = await _until_lost(hypervisor, recorder, lost)
+            reason = await _until_lost(hypervisor, recorder, transients, lost)
             raise HypervisorLost(f"libvirt at {settings.libvirt_uri} is gone: {reason}")
         finally:
             await hypervisor.close()
@@ -127,14 +142,14 @@ async def _follow_libvirt(
 
 
 async def _connect(
-    uri: str, life: Life, stream: Stream, recorder: Recorder
+    uri: str, life: Life, stream: Stream, hear: Callable[[DomainEvent], None]
 ) -> tuple[Hypervisor, asyncio.Future[str]]:
     """The connection, with --wait as soon as it can be had, and the reason of its loss to come."""
     waiting = False
     while True:
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         try:
-            return await Hypervisor.connect(uri, on_event=recorder.hear, on_lost=lost.set_result), lost
+            return await Hypervisor.connect(uri, on_event=hear, on_lost=lost.set_result), lost
         except HypervisorLost as error:
             if _WAIT.name not in life.flags:
                 raise
@@ -146,16 +161,22 @@ async def _connect(
         await asyncio.sleep(_LIBVIRT_RETRY_SECONDS)
 
 
-async def _until_lost(hypervisor: Hypervisor, recorder: Recorder, lost: asyncio.Future[str]) -> str:
-    """The reason of the loss. Until then, what had to be forgotten is found by comparing."""
-    comparing = asyncio.create_task(recorder.compare_when_forgotten(hypervisor))
+async def _until_lost(
+    hypervisor: Hypervisor, recorder: Recorder, transients: Transients, lost: asyncio.Future[str]
+) -> str:
+    """The reason of the loss. Until then, what no event tells is looked for where there is reason to."""
+    looking = [
+        asyncio.create_task(recorder.compare_when_forgotten(hypervisor)),
+        asyncio.create_task(transients.follow(hypervisor)),
+    ]
     try:
-        either: set[asyncio.Future[Any]] = {comparing, lost}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        return await lost if lost.done() else await comparing
+        either: set[asyncio.Future[Any]] = {*looking, lost}
+        done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return await lost if lost.done() else await done.pop()
     finally:
-        comparing.cancel()
-        await asyncio.gather(comparing, return_exceptions=True)
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
 
 
 async def _speak(stream: Stream, endpoint: Endpoint, keys: Keys) -> Never:

@@ -12,7 +12,7 @@ import asyncio
 import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ class Patience:
         """`limit`: how many calls may be out at once, those that were given up on and still hang included."""
         self._name = name
         self._limit = limit
-        self._out: list[threading.Thread] = []
+        self._out: set[Future[Any]] = set()
 
     async def call(
         self, call: Callable[[], T], *, seconds: float, discard: Callable[[T], object] = lambda _: None
@@ -36,27 +36,27 @@ class Patience:
 
         A result that comes too late, or that a cancelled caller no longer takes, goes to `discard`.
         """
-        self._out = [thread for thread in self._out if thread.is_alive()]
         if len(self._out) >= self._limit:
             raise TimeoutError(f"{self._name}: an earlier call has not returned yet")
         outcome: Future[T] = Future()
-        thread = threading.Thread(target=_make, args=(call, outcome, discard), name=self._name, daemon=True)
-        self._out.append(thread)
-        thread.start()
+        self._out.add(outcome)
+        arguments = (call, outcome, discard)
+        threading.Thread(target=self._make, args=arguments, name=self._name, daemon=True).start()
         return await _outcome(outcome, seconds, discard)
 
-
-def _make(call: Callable[[], T], outcome: Future[T], discard: Callable[[T], object]) -> None:
-    try:
-        value = call()
-    except Exception as error:  # noqa: BLE001 (a thread's root: the error is the waiting task's)
-        with suppress(InvalidStateError):
-            outcome.set_exception(error)
-        return
-    try:
-        outcome.set_result(value)
-    except InvalidStateError:  # given up on
-        discard(value)
+    def _make(self, call: Callable[[], T], outcome: Future[T], discard: Callable[[T], object]) -> None:
+        try:
+            value = call()
+        except Exception as error:  # noqa: BLE001 (a thread's root: the error is the waiting task's)
+            self._out.discard(outcome)  # before anybody hears of it, and makes the next call
+            with suppress(InvalidStateError):
+                outcome.set_exception(error)
+            return
+        self._out.discard(outcome)
+        try:
+            outcome.set_result(value)
+        except InvalidStateError:  # given up on
+            discard(value)
 
 
 async def _outcome(outcome: Future[T], seconds: float, discard: Callable[[T], object]) -> T:

@@ -57,7 +57,7 @@ class Recorder:
         self._outbox = outbox
         self._on_kept = on_kept
         self._clock = clock
-        self._heard: deque[DomainEvent] = deque()
+        self._heard: deque[DomainEvent | Finding] = deque()
         self._touched: set[str] = set()  # had an event since the list's reading began
         self._news = asyncio.Event()
         self._failing = False
@@ -65,8 +65,11 @@ class Recorder:
         self._forgotten_compared = 0  # so many of them when the list was last compared
         self._in_doubt = asyncio.Event()
 
-    def hear(self, event: DomainEvent) -> None:
-        """Take an event from libvirt's callback; it is kept a moment later, when the loop comes to it."""
+    def hear(self, event: DomainEvent | Finding) -> None:
+        """Take an event from libvirt's callback, or what was found beside it.
+
+        It is kept a moment later, when the loop comes to it.
+        """
         if len(self._heard) == HELD:
             self._heard.popleft()
             self._forgotten += 1

@@ -7,6 +7,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -20,6 +21,14 @@ async def test_returns_and_raises_what_the_call_does() -> None:
     assert await calls.call(lambda: 42, seconds=DEADLINE) == 42
     with pytest.raises(ZeroDivisionError):
         await calls.call(lambda: 1 // 0, seconds=DEADLINE)
+
+
+async def test_one_call_after_the_other_never_meets_the_last() -> None:
+    calls = Patience(name="test", limit=1)
+    for _ in range(500):
+        await calls.call(
+            lambda: time.sleep(0.0001), seconds=DEADLINE
+        )  # the next is made while its thread ends
 
 
 async def test_what_comes_too_late_is_discarded_and_makes_room_again() -> None:
