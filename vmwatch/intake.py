@@ -27,6 +27,7 @@ from vmwatch.messages import (
     Statistics,
 )
 from vmwatch.protocol import Kind, Message, read, verify
+from vmwatch.strict import encode
 from vmwatch.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Intake:
             return
         body = begin if envelope.kind == Kind.BEGIN else self._read(message)
         if isinstance(body, Event):
-            _apply(transaction, envelope, body)
+            _apply(transaction, envelope, body, message.untrusted_body.decode())  # by now it is trusted
         elif isinstance(body, Gap):
             text = f"{body.count} events were dropped from the outbox: {body.reason}"
             problems.tell(transaction, "events_lost", envelope.node, text=text)
@@ -186,8 +187,9 @@ class Intake:
                 # a failed migration's target, and is off, while the VM lives elsewhere.
                 superseded = state is None and name in names
                 never_ran = uuid not in kept and cluster.is_alive(transaction.copies(uuid))
-                tell = not (superseded or never_ran)
-                _apply(transaction, envelope, self._correction(uuid, name, told), tell=tell)
+                event = self._correction(uuid, name, told)
+                body = None if superseded or never_ran else encode(event).decode()
+                _apply(transaction, envelope, event, body)
 
     def _correction(self, uuid: str, name: str, told: tuple[str, str]) -> Event:
         return Event(
@@ -251,26 +253,18 @@ def _follow(transaction: Transaction, envelope: Envelope, decision: Decision) ->
         problems.tell(transaction, decision.anomaly, envelope.node, text=decision.text)
 
 
-def _apply(transaction: Transaction, envelope: Envelope, event: Event, *, tell: bool = True) -> None:
-    """One VM's event: its copies, and the call that tells the panel."""
+def _apply(transaction: Transaction, envelope: Envelope, event: Event, body: str | None) -> None:
+    """One VM's event: its copies, and the call that tells the panel (`body`; None: it is not told)."""
     copies = cluster.apply(transaction.copies(event.uuid), envelope.node, event.type, event.subtype)
     transaction.keep_copies(event.uuid, event.name, copies)
-    if not tell:
-        return
-    fields = calls.event_fields(
-        hostnode=envelope.node,
-        name=event.name,
-        type=event.type,
-        subtype=event.subtype,
-        uuid=event.uuid,
-        time=event.time,
-        event_id=f"{envelope.node}.{envelope.run}.{envelope.seq}",
-        status=cluster.place(copies).status,
-        source=event.source.value,
-        cause=event.cause,
-        since=event.since,
-    )
-    transaction.enqueue(f"vm {event.name}", "vm.event", fields)
+    if body is not None:
+        transaction.enqueue_event(
+            event.name,
+            body,
+            hostnode=envelope.node,
+            event_id=f"{envelope.node}.{envelope.run}.{envelope.seq}",
+            status=cluster.place(copies).status.value,
+        )
 
 
 def _enqueue_statistics(transaction: Transaction, node: int, statistics: Statistics) -> None:

@@ -13,14 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from vmwatch import ledger_schema
 from vmwatch.backlog import FEW, MOST_OF_A_KEY, Backlog
 from vmwatch.calls import Call as Call  # noqa: PLC0414
+from vmwatch.calls import event_fields
 from vmwatch.cluster import Copy
 from vmwatch.database import Database
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
+from vmwatch.messages import Event
 from vmwatch.protocol import Message, Run
 from vmwatch.sequence import Position
+from vmwatch.strict import decode
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,65 +49,11 @@ _ANOMALIES: Final = 1_000
 _READ: Final = 256
 """Calls that are read at once."""
 
-_VERSION: Final = 2
-_SCHEMA: Final = """
-CREATE TABLE node (
-    id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, ended TEXT NOT NULL
-) STRICT;
-CREATE TABLE beat (
-    node INTEGER PRIMARY KEY, run TEXT NOT NULL, counter INTEGER NOT NULL
-) STRICT;
-CREATE TABLE vm (
-    uuid TEXT NOT NULL, node INTEGER NOT NULL, name TEXT NOT NULL,
-    state TEXT NOT NULL, place INTEGER NOT NULL, balance INTEGER NOT NULL,
-    PRIMARY KEY (uuid, node)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX vm_node ON vm (node);
-CREATE TABLE problem (
-    key TEXT PRIMARY KEY
-) STRICT, WITHOUT ROWID;
-CREATE TABLE anomaly (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE
-) STRICT;
-CREATE TABLE unread (
-    id INTEGER PRIMARY KEY,
-    node INTEGER NOT NULL, run TEXT NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL
-) STRICT;
-CREATE TABLE call (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL,
-    passed INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX call_passed ON call (key, id) WHERE passed = 1;
-CREATE TABLE latest (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
-) STRICT;
-CREATE TABLE parked (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL, reason TEXT NOT NULL
-) STRICT"""
-
-_FROM_1_TO_2: Final = """
-CREATE TABLE anomaly (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE
-) STRICT;
-INSERT INTO anomaly (key) SELECT key FROM problem WHERE key NOT LIKE 'problem %';
-DELETE FROM problem WHERE key NOT LIKE 'problem %';
-ALTER TABLE unread RENAME TO unread_1;
-CREATE TABLE unread (
-    id INTEGER PRIMARY KEY,
-    node INTEGER NOT NULL, run TEXT NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL
-) STRICT;
-INSERT INTO unread (node, run, seq, kind, body) SELECT node, run, seq, kind, body FROM unread_1;
-DROP TABLE unread_1;
-DROP INDEX call_key;
-ALTER TABLE call ADD COLUMN passed INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX call_passed ON call (key, id) WHERE passed = 1;
-CREATE TABLE latest (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, time REAL NOT NULL, func TEXT NOT NULL, fields TEXT NOT NULL
-) STRICT;
-INSERT INTO latest SELECT id, key, time, func, fields FROM call WHERE func = 'vmwatch.statistics';
-DELETE FROM call WHERE func = 'vmwatch.statistics'"""
-
-_CALL: Final = "SELECT id, key, time, func, fields FROM"
+_CALL: Final = "SELECT id, key, time, func, fields, hostnode, event_id, status FROM call WHERE passed ="
+_ENQUEUE: Final = (
+    "INSERT INTO call (id, key, time, func, fields, hostnode, event_id, status)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +72,10 @@ class _Kept:
     vms: dict[str, _Vm] = field(default_factory=dict)
 
 
+_Row = tuple[int, str, float, str, str, int | None, str | None, str | None]
+"""A call as the file has it."""
+
+
 class Transaction:
     """What can be changed, within one commit. Most of it is written at once, by `finish`."""
 
@@ -132,7 +86,7 @@ class Transaction:
         self._changed = _Kept()
         self._ids = ids
         self._now = now
-        self._enqueued: list[tuple[int, str, float, str, str]] = []
+        self._enqueued: list[_Row] = []
         self.replaced: set[str] = set()
         """The keys whose call is another one now."""
         self.settled: list[Call] = []
@@ -196,7 +150,13 @@ class Transaction:
 
     def enqueue(self, key: str, func: str, fields: Mapping[str, str]) -> None:
         """Have a call made, after those that wait with the same key."""
-        self._enqueued.append((next(self._ids), key, self._now, func, json.dumps(fields)))
+        row = (next(self._ids), key, self._now, func, json.dumps(fields), None, None, None)
+        self._enqueued.append(row)
+
+    def enqueue_event(self, name: str, body: str, *, hostnode: int, event_id: str, status: str) -> None:
+        """Have the panel told of a VM's event. Its body is kept as it came: the fields are made of it when sent."""
+        row = (next(self._ids), f"vm {name}", self._now, "vm.event", body, hostnode, event_id, status)
+        self._enqueued.append(row)
 
     def enqueue_latest(self, key: str, func: str, fields: Mapping[str, str]) -> None:
         """Have a call made in the place of the one that waits with the same key, if one does: it says it all."""
@@ -224,9 +184,7 @@ class Transaction:
         """Write what was left for the end."""
         self._write_positions()
         self._write_copies()
-        self._sql.executemany(
-            "INSERT INTO call (id, key, time, func, fields) VALUES (?, ?, ?, ?, ?)", self._enqueued
-        )
+        self._sql.executemany(_ENQUEUE, self._enqueued)
         settled = [(call.id,) for call in self.settled]
         self._sql.executemany("DELETE FROM call WHERE id = ?", settled)
         self._sql.executemany("DELETE FROM latest WHERE id = ?", settled)
@@ -255,7 +213,11 @@ class Transaction:
                 for node, copy in vm.copies.items()
             ]
         self._sql.executemany("DELETE FROM vm WHERE uuid = ? AND node = ?", gone)
-        self._sql.executemany("INSERT OR REPLACE INTO vm VALUES (?, ?, ?, ?, ?, ?)", here)
+        self._sql.executemany(
+            "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET name = excluded.name, state = excluded.state, place = excluded.place, balance = excluded.balance",
+            here,
+        )
 
 
 class Ledger:
@@ -265,7 +227,12 @@ class Ledger:
         """`clock` gives monotonic seconds, `limit` is in bytes. Raises StorageError."""
         self._clock = clock
         self._limit = limit
-        self._database = Database(path, schema=_SCHEMA, version=_VERSION, migrations={1: _FROM_1_TO_2})
+        self._database = Database(
+            path,
+            schema=ledger_schema.SCHEMA,
+            version=ledger_schema.VERSION,
+            migrations=ledger_schema.MIGRATIONS,
+        )
         with self._database.reading() as sql:
             self._kept = _read_kept(sql)
             last = sql.execute("SELECT max(id) FROM (SELECT id FROM call UNION ALL SELECT id FROM latest)")
@@ -302,7 +269,7 @@ class Ledger:
         new, self._new = self._new, set()
         if self._backlog.size >= FEW:
             return new
-        query = f"{_CALL} call WHERE id > ? AND passed = 0 ORDER BY id LIMIT ?"
+        query = f"{_CALL} 0 AND id > ? ORDER BY id LIMIT ?"
         with self._database.reading() as sql:
             calls = [_call(row) for row in sql.execute(query, (self._read_to, _READ)).fetchall()]
         passed = [(call.id,) for call in calls if not self._backlog.offer(call)]
@@ -347,15 +314,15 @@ class Ledger:
 
     def _bring(self, key: str) -> None:
         """Read calls of the key that were passed over."""
-        query = f"{_CALL} call WHERE passed = 1 AND key = ? ORDER BY id LIMIT ?"
+        query = f"{_CALL} 1 AND key = ? ORDER BY id LIMIT ?"
         with self._database.reading() as sql:
             calls = [_call(row) for row in sql.execute(query, (key, MOST_OF_A_KEY + 1)).fetchall()]
         self._backlog.bring(key, calls[:MOST_OF_A_KEY], more=len(calls) > MOST_OF_A_KEY)
 
     def _latest(self, key: str) -> Call | None:
         with self._database.reading() as sql:
-            row = sql.execute(f"{_CALL} latest WHERE key = ?", (key,)).fetchone()
-        return _call(row) if row else None
+            row = sql.execute("SELECT * FROM latest WHERE key = ?", (key,)).fetchone()
+        return _call((*row, None, None, None)) if row else None
 
 
 def _read_kept(sql: sqlite3.Connection) -> _Kept:
@@ -371,6 +338,26 @@ def _read_kept(sql: sqlite3.Connection) -> _Kept:
     return _Kept(positions, {uuid: _Vm(name=names[uuid], copies=copies[uuid]) for uuid in copies})
 
 
-def _call(row: tuple[int, str, float, str, str]) -> Call:
-    identifier, key, time, func, fields = row
-    return Call(id=identifier, key=key, time=time, func=func, fields=json.loads(fields))
+def _call(row: _Row) -> Call:
+    identifier, key, time, func, text, hostnode, event_id, status = row
+    if hostnode is None or event_id is None:
+        fields = json.loads(text)
+    else:
+        fields = _event_fields(decode(Event, text.encode()), hostnode, event_id, status)
+    return Call(id=identifier, key=key, time=time, func=func, fields=fields)
+
+
+def _event_fields(event: Event, hostnode: int, event_id: str, status: str | None) -> dict[str, str]:
+    return event_fields(
+        hostnode=hostnode,
+        name=event.name,
+        type=event.type,
+        subtype=event.subtype,
+        uuid=event.uuid,
+        time=event.time,
+        event_id=event_id,
+        status=status,
+        source=event.source.value,
+        cause=event.cause,
+        since=event.since,
+    )

@@ -15,7 +15,7 @@ import pytest
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.intake import WARNING_SECONDS, Intake
-from vmwatch.ledger import LIMIT_BYTES, Ledger
+from vmwatch.ledger import LIMIT_BYTES, Ledger, _call
 from vmwatch.messages import (
     Begin,
     Event,
@@ -113,9 +113,11 @@ class Master:
     def calls(self) -> list[dict[str, str]]:
         """All that wait, in the order of their making."""
         with self.ledger._database.reading() as sql:
-            query = "SELECT {0}.id, func, fields FROM {0}"
-            rows = sql.execute(f"{query.format('call')} UNION ALL {query.format('latest')} ORDER BY 1")
-            return [{"func": func, **json.loads(fields)} for _, func, fields in rows]
+            rows = sql.execute(
+                "SELECT id, key, time, func, fields, hostnode, event_id, status FROM call"
+            ).fetchall()
+            rows += [(*row, None, None, None) for row in sql.execute("SELECT * FROM latest")]
+        return [{"func": call.func, **call.fields} for call in map(_call, sorted(rows))]
 
     def events(self) -> list[str]:
         return [
