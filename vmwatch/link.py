@@ -12,14 +12,14 @@ import asyncio
 import itertools
 import logging
 import socket
-from contextlib import suppress
+import struct
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import zmq
 import zmq.asyncio
 from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils import z85
-from zmq.utils.monitor import parse_monitor_message
 
 from vmwatch.errors import VmwatchError
 from vmwatch.protocol import MAX_MESSAGE
@@ -46,7 +46,7 @@ _BACKLOG: Final = 1024
 _ZAP_DOMAIN: Final = "vmwatch"
 _MONITOR: Final = "inproc://monitor-{}"
 
-_HANDSHAKE_FAILED: Final = (
+_HANDSHAKE_FAILED: Final = int(
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -63,6 +63,9 @@ _MASTER_EVENTS: Final = (
     zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _HANDSHAKE_FAILED | zmq.EVENT_DISCONNECTED
 )
 
+_MONITOR_EVENT: Final = struct.Struct("=Hi")  # the event and its value: zmq_socket_monitor(3)
+_EVENTS_A_TURN: Final = 32
+
 _monitors: Final = itertools.count()
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,18 @@ class CannotListen(VmwatchError):
     """The master's address cannot be had. The text says which, and why."""
 
 
+class _Socket(zmq.asyncio.Socket):
+    """Looks after itself a turn of the loop later. When it was closed meanwhile, pyzmq 24 has that raise an error."""
+
+    def _handle_events(self, fd: int = 0, events: int = 0) -> None:
+        if not self.closed:
+            super()._handle_events(fd, events)  # type: ignore[no-untyped-call]
+
+
+class _Context(zmq.asyncio.Context):
+    _socket_class = _Socket
+
+
 class _Monitor:
     """What libzmq tells of a socket's connections. Its own socket is closed with it."""
 
@@ -84,13 +99,24 @@ class _Monitor:
         watched.monitor(address, events)
         self._watched = watched
         self._socket = context.socket(zmq.PAIR)
+        self._now = _without_waiting(self._socket)
+        self._read = itertools.count(1)
         self._socket.linger = 0
+        # Without a limit: at one, libzmq's own thread would wait for our reader, and every connection with it, and
+        # `close` without end for that thread. It is 150 bytes an event, for as long as our loop is busy elsewhere.
+        self._socket.rcvhwm = 0
         self._socket.connect(address)
 
     async def next(self) -> tuple[int, int]:
-        """The next event and its value: a file descriptor, or an error number."""
-        message = parse_monitor_message(await self._socket.recv_multipart())
-        return int(message["event"]), int(message["value"])
+        """The next event and its value: a file descriptor, or an error number. Gives way to other tasks at times."""
+        if next(self._read) % _EVENTS_A_TURN == 0:
+            await asyncio.sleep(0)
+        try:
+            head, _ = self._now.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            head, _ = await self._socket.recv_multipart()
+        event, value = _MONITOR_EVENT.unpack(head)
+        return event, value
 
     def close(self) -> None:
         self._watched.disable_monitor()
@@ -102,10 +128,10 @@ class Push:
 
     def __init__(self, endpoint: Endpoint, keys: Keys) -> None:
         """For `open` alone. Raises ZMQError."""
-        self._context = zmq.asyncio.Context.instance()
-        self._socket = self._context.socket(zmq.PUSH)
-        self._now = _without_waiting(self._socket)
-        try:
+        self._context = _Context.instance()
+        with ExitStack() as undo:
+            self._socket = undo.enter_context(self._context.socket(zmq.PUSH))
+            self._now = _without_waiting(self._socket)
             _bound_buffers(self._socket, endpoint)
             self._socket.reconnect_ivl = -1
             self._socket.connect_timeout = HANDSHAKE_SECONDS * 1000
@@ -115,10 +141,9 @@ class Push:
             self._socket.curve_publickey = _public(keys.node)
             self._socket.curve_secretkey = keys.node
             self._monitor = _Monitor(self._context, self._socket, _NODE_EVENTS)
+            undo.callback(self._monitor.close)
             self._socket.connect(str(endpoint))
-        except zmq.ZMQError:
-            self._socket.close()
-            raise
+            undo.pop_all()
 
     @classmethod
     async def open(cls, endpoint: Endpoint, keys: Keys) -> Push:
@@ -182,24 +207,31 @@ class Pull:
 
         Raises CannotListen.
         """
-        self._context = zmq.asyncio.Context.instance()
+        self._context = _Context.instance()
         self._on_refused = on_refused
-        self._admission = AsyncioAuthenticator(self._context)
-        self._socket = self._context.socket(zmq.PULL)
-        self._now = _without_waiting(self._socket)
-        self._monitor = _Monitor(self._context, self._socket, _MASTER_EVENTS)
         try:
+            self._open(endpoint, keys)
+        except zmq.ZMQError as error:
+            raise CannotListen(f"cannot listen on {endpoint}: {error}") from error
+
+    def _open(self, endpoint: Endpoint, keys: Keys) -> None:
+        with ExitStack() as undo:
+            self._admission = AsyncioAuthenticator(self._context)
+            undo.callback(self._admission.stop)
             self._admission.start()
             self._admission.configure_curve_callback(_ZAP_DOMAIN, credentials_provider=_Admission(keys))
+            self._socket = undo.enter_context(self._context.socket(zmq.PULL))
+            self._now = _without_waiting(self._socket)
             _bound_buffers(self._socket, endpoint)
             self._socket.backlog = _BACKLOG
             self._socket.curve_server = True
             self._socket.curve_secretkey = keys.master
             self._socket.zap_domain = _ZAP_DOMAIN.encode()
+            self._socket.zap_enforce_domain = True  # nobody gets in while there is nobody to ask
+            self._monitor = _Monitor(self._context, self._socket, _MASTER_EVENTS)
+            undo.callback(self._monitor.close)
             self._socket.bind(str(endpoint))
-        except zmq.ZMQError as error:
-            self.close()
-            raise CannotListen(f"cannot listen on {endpoint}: {error}") from error
+            self._undo = undo.pop_all()
 
     async def receive(self) -> Iterator[bytes]:
         """Wait for a message, and give it with those that arrive before it has been dealt with: BATCH at most.
@@ -233,14 +265,12 @@ class Pull:
 
     def close(self) -> None:
         """Close the socket: nodes see it, and keep what they have."""
-        self._monitor.close()
-        self._socket.close(linger=0)
-        self._admission.stop()
+        self._undo.close()
 
 
 def flush() -> None:
     """At the end of a service: wait until every closed socket has sent what its linger lets it."""
-    zmq.asyncio.Context.instance().term()
+    _Context.instance().term()
 
 
 class _Peers:
@@ -315,7 +345,8 @@ def _public(secret_key: bytes) -> bytes:
 def _peer_name(descriptor: int) -> str:
     """Who is at the other end of an accepted connection, while it is still open."""
     try:
-        with socket.socket(fileno=descriptor) as accepted:
+        # Of which family it is, getpeername finds by itself; to have Python ask takes three calls more.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor) as accepted:
             try:
                 return str(accepted.getpeername()[0])
             finally:

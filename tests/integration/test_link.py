@@ -143,7 +143,7 @@ async def test_a_batch_has_a_limit_and_waits_for_nothing() -> None:
         sending = asyncio.create_task(send_all(push, [b"x"] * 5000))
         got = 0
         while got < 5000:
-            frames = await within(master.pull.receive())
+            frames = list(await within(master.pull.receive()))
             assert 1 <= len(frames) <= BATCH
             got += len(frames)
         await sending
@@ -417,6 +417,93 @@ async def test_no_descriptor_left_is_no_connection_and_no_bug() -> None:
         async with connected(master) as push:
             await push.send(b"x")
             await master.receive(1)
+
+
+@contextmanager
+def no_descriptors_but(spare: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(spare):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_master_without_descriptors_cannot_listen_and_leaves_nothing() -> None:
+    with link._Context.instance().socket(zmq.PAIR):  # libzmq's threads have theirs, or it would abort
+        before = descriptors()
+        for spare in range(4):  # of four: for admission, messages, and both ends of the monitor
+            with (
+                no_descriptors_but(spare),
+                pytest.raises(CannotListen, match="Too many open files"),
+            ):
+                Pull(Endpoint("127.0.0.1", 1), KEYS, on_refused=print)
+            await until(lambda: descriptors() <= before)
+
+
+async def test_an_address_that_libzmq_does_not_take_leaves_nothing() -> None:
+    async with listening():  # libzmq's own descriptors are there before
+        before = descriptors()
+        for _ in range(10):
+            with pytest.raises(LinkLost, match="no connection: Invalid argument"):
+                await Push.open(Endpoint("!", 1), KEYS)
+        await until(lambda: descriptors() <= before)
+
+
+async def test_a_socket_that_is_closed_as_soon_as_it_gave_a_message_leaves_no_error() -> None:
+    """As when what arrived cannot be kept. The loop would call the error a bug, and the service would end."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with listening() as master, connected(master) as push:
+        receiving = asyncio.create_task(master.pull.receive())
+        await asyncio.sleep(0)  # it waits
+        await send_all(push, [b"one", b"two"])
+        assert next(iter(await within(receiving))) == b"one"
+        master.pull.close()
+        await asyncio.sleep(QUIET)
+    assert errors == []
+
+
+async def test_strangers_whom_nobody_watches_hold_up_no_node_and_no_end() -> None:
+    """More events than libzmq's queues hold by default: its thread would wait for their reader."""
+    pull = Pull(Endpoint("127.0.0.1", free_port()), KEYS, on_refused=print)
+    master = Endpoint.parse(str(pull._socket.getsockopt_string(zmq.LAST_ENDPOINT)))
+    push = await Push.open(master, KEYS)
+    for _ in range(1500):
+        _, writer = await within(asyncio.open_connection("127.0.0.1", master.port))
+        writer.close()
+    await push.send(b"a node's")
+    assert next(iter(await within(pull.receive()))) == b"a node's"
+    push.close()
+    pull.close()
+
+
+async def test_a_flood_of_strangers_lets_other_tasks_have_their_turn() -> None:
+    """However many of them wait to be told of: they are read a few at a time."""
+    refused: list[str] = []
+    pull = Pull(Endpoint("127.0.0.1", free_port()), KEYS, on_refused=refused.append)
+    port = Endpoint.parse(str(pull._socket.getsockopt_string(zmq.LAST_ENDPOINT))).port
+    for _ in range(500):
+        _, writer = await within(asyncio.open_connection("127.0.0.1", port))
+        writer.close()
+    await asyncio.sleep(QUIET)  # libzmq has told of all of them
+    watching = asyncio.create_task(pull.watch())
+    turns: list[int] = []
+    while len(refused) < 500:
+        turns.append(len(refused))
+        await asyncio.sleep(0)
+    assert max(later - earlier for earlier, later in itertools.pairwise([*turns, 500])) <= 32
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    pull.close()
 
 
 async def test_a_client_that_connects_and_leaves_is_refused_and_a_node_that_leaves_is_not() -> None:
