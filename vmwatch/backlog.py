@@ -8,7 +8,7 @@ ledger, and comes from there again when its turn comes: nobody waits for the sic
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -39,22 +39,33 @@ class Backlog:
         """The keys that have calls which were passed over: all others have none that was read and is not here."""
         return self._passed
 
-    def offer(self, call: Call) -> bool:
-        """Keep a call that was read, unless it is to be passed over: then False."""
-        ahead = self._ahead.get(call.key, ())
-        most = MOST_OF_A_KEY if self.size < FEW else 1
-        if call.key in self._passed or len(ahead) >= most:
-            self._passed.add(call.key)
-            return False
-        self._keep(call)
-        return True
+    def divide(self, calls: Iterable[Call]) -> tuple[list[Call], list[Call]]:
+        """Of calls that were read: those to keep here, and those to pass over. Changes nothing."""
+        keep: list[Call] = []
+        over: list[Call] = []
+        here: Counter[str] = Counter()
+        full = set[str]()
+        for call in calls:
+            key = call.key
+            most = MOST_OF_A_KEY if self.size + len(keep) < FEW else 1
+            if key in self._passed or key in full or len(self._ahead.get(key, ())) + here[key] >= most:
+                full.add(key)
+                over.append(call)
+            else:
+                here[key] += 1
+                keep.append(call)
+        return keep, over
+
+    def add(self, keep: Iterable[Call], over: Iterable[Call]) -> None:
+        """Keep these here; those are passed over, and are marked so in the ledger."""
+        self._passed |= {call.key for call in over}
+        self._keep(keep)
 
     def bring(self, key: str, calls: Iterable[Call], *, more: bool) -> None:
         """The key's next calls that were passed over; `more`: there are others."""
         if not more:
             self._passed.discard(key)
-        for call in calls:
-            self._keep(call)
+        self._keep(calls)
 
     def first(self, key: str) -> Call | None:
         """The key's next call that is here."""
@@ -71,6 +82,7 @@ class Backlog:
         if not ahead:
             del self._ahead[call.key]
 
-    def _keep(self, call: Call) -> None:
-        self._ahead.setdefault(call.key, deque()).append(call)
-        self.size += 1
+    def _keep(self, calls: Iterable[Call]) -> None:
+        for call in calls:
+            self._ahead.setdefault(call.key, deque()).append(call)
+            self.size += 1

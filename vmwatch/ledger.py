@@ -266,18 +266,15 @@ class Ledger:
 
     def take_new(self) -> set[str]:
         """Read on, for a moment. The keys that a call was found of; none: there was nothing more to read."""
-        new, self._new = self._new, set()
-        if self._backlog.size >= FEW:
-            return new
-        query = f"{_CALL} 0 AND id > ? ORDER BY id LIMIT ?"
-        with self._database.reading() as sql:
-            calls = [_call(row) for row in sql.execute(query, (self._read_to, _READ)).fetchall()]
-        passed = [(call.id,) for call in calls if not self._backlog.offer(call)]
-        if passed:
+        calls = [] if self._backlog.size >= FEW else self._read_on()
+        keep, over = self._backlog.divide(calls)
+        if over:
             with self._database.transaction() as sql:
-                sql.executemany("UPDATE call SET passed = 1 WHERE id = ?", passed)
+                sql.executemany("UPDATE call SET passed = 1 WHERE id = ?", [(call.id,) for call in over])
+        self._backlog.add(keep, over)
         if calls:
             self._read_to = calls[-1].id
+        new, self._new = self._new, set()
         return new | {call.key for call in calls}
 
     def first(self, key: str) -> Call | None:
@@ -311,6 +308,11 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def _read_on(self) -> list[Call]:
+        query = f"{_CALL} 0 AND id > ? ORDER BY id LIMIT ?"
+        with self._database.reading() as sql:
+            return [_call(row) for row in sql.execute(query, (self._read_to, _READ)).fetchall()]
 
     def _bring(self, key: str) -> None:
         """Read calls of the key that were passed over."""

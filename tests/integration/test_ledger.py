@@ -202,6 +202,18 @@ def test_who_has_much_to_tell_is_passed_over_and_nothing_of_it_is_lost(tmp_path:
         assert drain(ledger, "vm a") == ["again"]
 
 
+def test_what_cannot_be_marked_is_read_again_and_once_only(ledger: Ledger) -> None:
+    many = [str(number) for number in range(2 * MOST_OF_A_KEY)]
+    enqueue(ledger, "vm a", *many)
+    with ledger._database.reading() as sql:
+        sql.execute("PRAGMA query_only = 1")  # as a disk that fails
+        with pytest.raises(StorageError):
+            ledger.take_new()
+        sql.execute("PRAGMA query_only = 0")
+    assert ledger.take_new() == {"vm a"}
+    assert drain(ledger, "vm a") == many
+
+
 def test_what_one_message_asks_for_is_kept_as_it_was_if_the_batch_is_not(ledger: Ledger) -> None:
     running, stopped = Copy(state=CopyState.RUNNING), Copy(state=CopyState.STOPPED)
     with ledger.transaction() as transaction:

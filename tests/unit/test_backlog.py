@@ -16,29 +16,48 @@ def call(number: int, key: str) -> Call:
     return Call(id=number, key=key, time=0.0, func="vm.event", fields={})
 
 
+def offer(backlog: Backlog, call: Call) -> bool:
+    """Whether it was kept."""
+    keep, over = backlog.divide([call])
+    backlog.add(keep, over)
+    return not over
+
+
 def test_a_key_has_only_so_many_calls_here() -> None:
     backlog = Backlog(())
-    kept = [backlog.offer(call(number, "a")) for number in range(MOST_OF_A_KEY + 2)]
+    kept = [offer(backlog, call(number, "a")) for number in range(MOST_OF_A_KEY + 2)]
     assert kept == [True] * MOST_OF_A_KEY + [False] * 2
     assert backlog.passed == {"a"}
-    assert backlog.offer(call(99, "b"))
+    assert offer(backlog, call(99, "b"))
+
+
+def test_calls_that_are_read_together_are_divided_as_one_by_one() -> None:
+    backlog = Backlog({"b"})
+    calls = [call(number, "aab"[number % 3]) for number in range(3 * MOST_OF_A_KEY)]
+    keep, over = backlog.divide(calls)
+    assert (backlog.size, backlog.passed) == (0, {"b"})
+    one_by_one = Backlog({"b"})
+    assert [one for one in calls if offer(one_by_one, one)] == keep
+    assert sorted(keep + over, key=lambda one: one.id) == calls
+    backlog.add(keep, over)
+    assert (backlog.size, backlog.passed) == (one_by_one.size, one_by_one.passed)
 
 
 def test_when_there_are_many_each_key_has_one() -> None:
     backlog = Backlog(())
     for number in range(FEW):
-        assert backlog.offer(call(number, f"vm {number}"))
-    assert backlog.offer(call(FEW, "new"))
-    assert not backlog.offer(call(FEW + 1, "new"))
+        assert offer(backlog, call(number, f"vm {number}"))
+    assert offer(backlog, call(FEW, "new"))
+    assert not offer(backlog, call(FEW + 1, "new"))
     assert backlog.size == FEW + 1
 
 
 def test_what_was_passed_over_before_this_process_comes_first() -> None:
     backlog = Backlog({"a"})
-    assert not backlog.offer(call(7, "a"))
+    assert not offer(backlog, call(7, "a"))
     assert backlog.first("a") is None
     backlog.bring("a", [call(5, "a"), call(7, "a")], more=False)
-    assert backlog.offer(call(8, "a"))
+    assert offer(backlog, call(8, "a"))
     first = backlog.first("a")
     assert first is not None
     assert first.id == 5
@@ -46,7 +65,7 @@ def test_what_was_passed_over_before_this_process_comes_first() -> None:
 
 def test_a_call_that_is_not_here_takes_no_other_with_it() -> None:
     backlog = Backlog(())
-    assert backlog.offer(call(2, "a"))
+    assert offer(backlog, call(2, "a"))
     backlog.remove(call(1, "a"))
     backlog.remove(call(1, "b"))
     assert backlog.first("a") == call(2, "a")
@@ -60,9 +79,10 @@ def test_each_key_is_made_in_order_and_whole(arrivals: list[str], data: st.DataO
     passed: dict[str, list[Call]] = defaultdict(list)
     made: dict[str, list[int]] = defaultdict(list)
     while unread or backlog.size or backlog.passed:
-        if unread and data.draw(st.booleans()):
+        reads = data.draw(st.booleans())
+        if unread and reads:
             one = unread.popleft()
-            if not backlog.offer(one):
+            if not offer(backlog, one):
                 passed[one.key].append(one)
             continue
         for key in "ab":
