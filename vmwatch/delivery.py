@@ -5,7 +5,7 @@ What an answer means is decided in `settling`. A key's next call is made only wh
 kept, so that at most one call of each is made again after a kill. Answers are kept together, many in one commit, as
 long as the workers have enough to do; none waits for another where they have not.
 
-Nobody waits for the sick: a key whose last call was slow is served by threads of its own.
+Nobody waits for the sick: keys whose last call was not answered, or slowly, have workers of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vmwatch.vmmanager import Panel
 
 WORKERS: Final = 4
-"""Calls made side by side, those of slow keys aside, which have as many for themselves."""
+"""Calls made side by side: so many of the keys that are well, and as many of the others."""
 
 STOP_SECONDS: Final = 3.0
 """How long calls that are under way may hold up the end of the service."""
@@ -69,11 +69,10 @@ class Delivery:
         self._is_answering = False  # whether the panel has answered the last call
         self._probe_at = 0.0  # not before, by the clock, while the panel seems to be away
 
-        def workers(*, spare: int) -> Workers:
-            return Workers(WORKERS, spare=spare, open_panel=open_panel, clock=clock, tell=self.wake)
+        def workers() -> Workers:
+            return Workers(WORKERS, open_panel=open_panel, clock=clock, tell=self.wake)
 
-        self._workers = workers(spare=WORKERS)
-        self._slow_workers = workers(spare=0)
+        self._workers, self._sick_workers = workers(), workers()
 
     def wake(self) -> None:
         """The ledger has new calls."""
@@ -98,6 +97,7 @@ class Delivery:
             self._news.clear()
             self._settle()
             self._workers.relieve()
+            self._sick_workers.relieve()
             seconds = self._give_out(now=self._clock())
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -110,17 +110,21 @@ class Delivery:
             self._turns.add(key)
         due = self._turns.come_due(now=now)
         self._give(self._workers, now, most=_AHEAD if self._is_answering else WORKERS)
-        self._give(self._slow_workers, now, most=WORKERS, slow=True)
+        self._give(self._sick_workers, now, most=WORKERS, sick=True)
         pauses = [0.0] if new else []  # there may be more to be read
-        if self._workers.pending:
+        if self._workers.pending or self._sick_workers.pending:
             pauses.append(PATIENCE)
         if self._workers.waiting >= WORKERS:
             pauses.append(_TOGETHER_SECONDS)
         pauses += [time - now for time in (due, self._probe_at) if time is not None and time > now]
         return min(pauses, default=None)
 
-    def _give(self, workers: Workers, now: float, *, most: int, slow: bool = False) -> None:
-        while workers.pending < most and now >= self._probe_at and (key := self._turns.first(slow=slow)):
+    def _give(self, workers: Workers, now: float, *, most: int, sick: bool = False) -> None:
+        while (
+            workers.pending - workers.slow < most
+            and now >= self._probe_at
+            and (key := self._turns.first(sick=sick))
+        ):
             call = self._ledger.first(key)
             if call is None:
                 self._turns.drop(key)
@@ -146,20 +150,21 @@ class Delivery:
         self._answers.clear()
 
     def _take_answers(self) -> None:
-        self._answers += self._workers.take_answers() + self._slow_workers.take_answers()
+        self._answers += self._workers.take_answers() + self._sick_workers.take_answers()
 
     def _keep(self, transaction: Transaction, answer: Answer) -> None:
-        key, is_slow = answer.call.key, answer.seconds > PATIENCE
+        key = answer.call.key
         self._is_answering = not isinstance(answer.error, Unavailable)
         if self._is_answering:
             self._be_back()
         else:
             self._failing.add(key)
         pause = self._settling.settle(transaction, answer.call, answer.error)
+        is_sick = not self._is_answering or answer.seconds > PATIENCE
         if pause is None:
-            self._turns.again(key, slow=is_slow)
+            self._turns.again(key, sick=is_sick)
         else:
-            self._turns.put_off(key, due=self._clock() + pause, slow=is_slow)
+            self._turns.put_off(key, due=self._clock() + pause, sick=is_sick)
 
     def _be_back(self) -> None:
         """The panel has answered. If it seemed to be away, who failed meanwhile may try again at once."""
@@ -170,7 +175,7 @@ class Delivery:
 
     async def _stop(self) -> None:
         """Let the calls under way come to an end, and keep what they came to."""
-        both = (self._workers, self._slow_workers)
+        both = (self._workers, self._sick_workers)
         for workers in both:
             workers.stop()
         with suppress(TimeoutError):

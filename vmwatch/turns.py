@@ -9,15 +9,15 @@ import heapq
 class Turns:
     """Two rows of keys. One whose turn is over goes to a row's end, so that who has much to do holds up nobody.
 
-    A key stands in a row, is out (`take`), or is put off until a time. The slow ones have a row of their own, so that
+    A key stands in a row, is out (`take`), or is put off until a time. The sick ones have a row of their own, so that
     the others need not wait for them. Each method may be called again with the same arguments, and then changes
     nothing.
     """
 
     def __init__(self) -> None:
         self._row: dict[str, None] = {}
-        self._slow_row: dict[str, None] = {}
-        self._slow: set[str] = set()
+        self._sick_row: dict[str, None] = {}
+        self._sick: set[str] = set()
         self._out: set[str] = set()
         self._put_off: dict[str, float] = {}
         self._dues: list[tuple[float, str]] = []  # a heap; an entry that `_put_off` does not confirm is void
@@ -36,23 +36,23 @@ class Turns:
                 self._row_of(key)[key] = None
         return self._dues[0][0] if self._dues else None
 
-    def first(self, *, slow: bool = False) -> str | None:
+    def first(self, *, sick: bool = False) -> str | None:
         """Whose turn it is, in the one row or in the other; None when it is nobody's."""
-        return next(iter(self._slow_row if slow else self._row), None)
+        return next(iter(self._sick_row if sick else self._row), None)
 
     def take(self, key: str) -> None:
         """It takes its turn."""
         self._leave(key)
         self._out.add(key)
 
-    def again(self, key: str, *, slow: bool = False) -> None:
-        """Its turn is over: to the end of the row, or of the row of the slow ones."""
-        self._leave(key, slow=slow)
+    def again(self, key: str, *, sick: bool = False) -> None:
+        """Its turn is over: to the end of the row, or of the row of the sick ones."""
+        self._leave(key, sick=sick)
         self._row_of(key)[key] = None
 
-    def put_off(self, key: str, *, due: float, slow: bool = False) -> None:
+    def put_off(self, key: str, *, due: float, sick: bool = False) -> None:
         """Its turn is over, and it stands in a row again only when it is due."""
-        self._leave(key, slow=slow)
+        self._leave(key, sick=sick)
         self._put_off[key] = due
         heapq.heappush(self._dues, (due, key))
 
@@ -61,10 +61,10 @@ class Turns:
         self._leave(key)
 
     def _row_of(self, key: str) -> dict[str, None]:
-        return self._slow_row if key in self._slow else self._row
+        return self._sick_row if key in self._sick else self._row
 
-    def _leave(self, key: str, *, slow: bool = False) -> None:
+    def _leave(self, key: str, *, sick: bool = False) -> None:
         self._row_of(key).pop(key, None)
         self._out.discard(key)
         self._put_off.pop(key, None)
-        (self._slow.add if slow else self._slow.discard)(key)
+        (self._sick.add if sick else self._sick.discard)(key)

@@ -53,14 +53,13 @@ class _Worker:
 class Workers:
     """So many threads, made when they are needed. To be made where the event loop runs that it reports to.
 
-    A thread whose call is slow is replaced by another one, and ends with that call; at most `spare` are at a time.
+    A thread whose call is slow is replaced by another one, and ends with that call; `count` of them are at most.
     """
 
     def __init__(
         self,
         count: int,
         *,
-        spare: int = 0,
         open_panel: Callable[[], Panel],
         clock: Callable[[], float],
         tell: Callable[[], None],
@@ -72,13 +71,18 @@ class Workers:
         """
         self.pending = 0
         """Calls whose answer has not been taken yet."""
-        self._count, self._spare = count, spare
+        self._count = count
         self._open_panel, self._clock, self._tell = open_panel, clock, tell
         self._loop = asyncio.get_running_loop()
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._answers: deque[Answer] = deque()
         self._workers: list[_Worker] = []
         self._told = self._stopped = False
+
+    @property
+    def slow(self) -> int:
+        """Calls that are slow, and whose thread has been replaced."""
+        return sum(worker.replaced for worker in self._workers)
 
     @property
     def waiting(self) -> int:
@@ -105,14 +109,9 @@ class Workers:
         """Replace the threads whose calls are slow."""
         now = self._clock()
         for worker in list(self._workers):
-            replaced = sum(worker.replaced for worker in self._workers)
             since = worker.busy_since
-            if (
-                not worker.replaced
-                and since is not None
-                and now - since > PATIENCE
-                and replaced < self._spare
-            ):
+            is_slow = since is not None and now - since > PATIENCE
+            if is_slow and not worker.replaced and self.slow < self._count:
                 worker.replaced = True
                 self._start_thread()
 

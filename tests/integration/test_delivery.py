@@ -18,7 +18,8 @@ import pytest
 from tests.integration.polling import DEADLINE, until
 from vmwatch.delivery import STOP_SECONDS, WORKERS, Delivery
 from vmwatch.ledger import Ledger
-from vmwatch.vmmanager import Access, Panel
+from vmwatch.vmmanager import Access, Panel, Timeouts
+from vmwatch.workers import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -101,11 +102,16 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @asynccontextmanager
 async def delivering(
-    ledger: Ledger, panel: PanelServer, *, missed_seconds: float = MISSED_SECONDS
+    ledger: Ledger,
+    panel: PanelServer,
+    *,
+    missed_seconds: float = MISSED_SECONDS,
+    timeouts: Timeouts | None = None,
 ) -> AsyncIterator[Delivery]:
+    access = Access(url=panel.url, user="admin", password="secret")
     delivery = Delivery(
         ledger,
-        open_panel=lambda: Panel(Access(url=panel.url, user="admin", password="secret")),
+        open_panel=lambda: Panel(access, timeouts=timeouts),
         clock=time.monotonic,
         missed_seconds=missed_seconds,
     )
@@ -231,6 +237,87 @@ async def test_one_vm_that_always_fails_does_not_hold_up_others(ledger: Ledger, 
         tries = panel.tries()["sick"]
         assert tries < 15, "it is tried again after a pause that grows to a second"
     assert waiting(ledger) == 1
+
+
+async def longest_wait(ledger: Ledger, panel: PanelServer, delivery: Delivery, *numbers: int) -> float:
+    """Seconds until the panel has an event of a VM that is well: of several, one after the other, the longest."""
+    waits = []
+    for number in numbers:
+        began = time.monotonic()
+        enqueue(ledger, "well", number)
+        delivery.wake()
+        await until(lambda number=number: number in panel.taken("well"))  # type: ignore[misc]
+        waits.append(time.monotonic() - began)
+    return max(waits)
+
+
+async def test_many_vms_that_fail_do_not_hold_up_others(ledger: Ledger, panel: PanelServer) -> None:
+    """Though nobody else is answered meanwhile: it may be these VMs, and not the panel."""
+    panel.answer = lambda form: DOWN if form["name"].startswith("sick") else OK
+    for number in range(20):
+        enqueue(ledger, f"sick{number}", 0)
+    async with delivering(ledger, panel) as delivery:
+        await until(lambda: len(panel.tries()) == 20)
+        for number in range(5):
+            asked = len(panel.asked)
+            await until(lambda asked=asked: len(panel.asked) > asked + 2 * WORKERS)  # type: ignore[misc]
+            assert await longest_wait(ledger, panel, delivery, number) < 0.5
+    assert panel.taken("well") == [0, 1, 2, 3, 4]
+
+
+async def test_vms_that_hang_hold_up_others_for_a_moment_only(ledger: Ledger, panel: PanelServer) -> None:
+    """And in the end, when they are answered, nothing was made twice."""
+    release = threading.Event()
+
+    def answer(form: Form) -> bytes:
+        if form["name"].startswith("sick"):
+            release.wait(DEADLINE)
+        return OK
+
+    panel.answer = answer
+    for number in range(WORKERS):
+        enqueue(ledger, f"sick{number}", 0, 1)
+    async with delivering(ledger, panel) as delivery:
+        await until(lambda: len(panel.asked) == WORKERS)
+        assert await longest_wait(ledger, panel, delivery, 0) < PATIENCE + 0.5
+        assert await longest_wait(ledger, panel, delivery, *range(1, 50)) < 0.5
+        release.set()
+        await until(lambda: not waiting(ledger))
+    assert [panel.taken(f"sick{number}") for number in range(WORKERS)] == [[0, 1]] * WORKERS
+    assert len(panel.asked) == 50 + 2 * WORKERS
+
+
+async def test_vms_that_hang_again_and_again_hold_up_nobody(ledger: Ledger, panel: PanelServer) -> None:
+    """Though they are more than all workers."""
+    release = threading.Event()
+
+    def answer(form: Form) -> bytes:
+        if form["name"].startswith("sick"):
+            release.wait(DEADLINE)
+        return OK
+
+    panel.answer = answer
+    sick = 4 * WORKERS
+    for number in range(sick):
+        enqueue(ledger, f"sick{number}", 0)
+    async with delivering(ledger, panel, timeouts=Timeouts(connect=1.0, answer=2.5)) as delivery:
+        await until(lambda: len(panel.asked) > sick + 2 * WORKERS)
+        assert await longest_wait(ledger, panel, delivery, *range(200)) < 0.5
+        release.set()
+        await until(lambda: not waiting(ledger))
+
+
+async def test_answers_that_come_fast_are_kept_together(ledger: Ledger, panel: PanelServer) -> None:
+    for name in range(100):
+        enqueue(ledger, f"vm{name}", *range(4))
+    done: list[str] = []
+    with ledger._database.reading() as sql:
+        sql.set_trace_callback(done.append)
+        async with delivering(ledger, panel):
+            await until(lambda: not waiting(ledger))
+        sql.set_trace_callback(None)
+    assert len(panel.forms) == 400
+    assert done.count("COMMIT") < 80
 
 
 async def test_nothing_is_asked_of_the_disk_while_nothing_happens(ledger: Ledger, panel: PanelServer) -> None:

@@ -8,10 +8,10 @@ from vmwatch.turns import Turns
 
 
 def row(turns: Turns, *, now: float = 0.0) -> list[str]:
-    """Take all turns that there are now, the slow ones last."""
+    """Take all turns that there are now, the sick ones last."""
     turns.come_due(now=now)
     taken = []
-    while key := turns.first() or turns.first(slow=True):
+    while key := turns.first() or turns.first(sick=True):
         turns.take(key)
         taken.append(key)
     return taken
@@ -65,20 +65,20 @@ def test_who_is_put_off_again_has_one_time_only() -> None:
     assert row(turns, now=7.0) == ["a"]
 
 
-def test_the_slow_stand_in_a_row_of_their_own_until_they_are_not() -> None:
+def test_the_sick_stand_in_a_row_of_their_own_until_they_are_not() -> None:
     turns = filled("a", "b", "c")
-    turns.again("a", slow=True)
-    turns.put_off("b", due=1.0, slow=True)
+    turns.again("a", sick=True)
+    turns.put_off("b", due=1.0, sick=True)
     turns.add("a")
-    assert (turns.first(), turns.first(slow=True)) == ("c", "a")
+    assert (turns.first(), turns.first(sick=True)) == ("c", "a")
     turns.take("a")
     turns.come_due(now=1.0)
-    assert turns.first(slow=True) == "b"
+    assert turns.first(sick=True) == "b"
     turns.again("a")
     turns.take("b")
     turns.put_off("b", due=2.0)
     turns.come_due(now=2.0)
-    assert turns.first(slow=True) is None
+    assert turns.first(sick=True) is None
     assert row(turns) == ["c", "a", "b"]
 
 
@@ -110,7 +110,7 @@ def test_nobody_is_lost_and_nobody_is_in_twice(steps: list[tuple[str, str, bool]
     turns = Turns()
     here: set[str] = set()
     out: set[str] = set()
-    for what, key, slow in steps:
+    for what, key, sick in steps:
         if what == "add":
             turns.add(key)
             here.add(key)
@@ -124,7 +124,7 @@ def test_nobody_is_lost_and_nobody_is_in_twice(steps: list[tuple[str, str, bool]
         elif key in out:
             out.discard(key)
             if what == "again":
-                turns.again(key, slow=slow)
+                turns.again(key, sick=sick)
             else:
-                turns.put_off(key, due=9.0, slow=slow)
+                turns.put_off(key, due=9.0, sick=sick)
     assert sorted(row(turns, now=9.0)) == sorted(here - out)
