@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _WAIT: Final = Flag(name="wait", help="wait for libvirt at the start instead of exiting with 69")
 _LIBVIRT_RETRY_SECONDS: Final = 0.25
-_MASTER_RETRY_SECONDS: Final = (0.1, 0.2, 0.4, 0.5)  # after the first, second, ... attempt in a row
+_MASTER_RETRY_SECONDS: Final = (0.1, 0.2, 0.25)  # after the first, second, ... attempt in a row
 _WARNING_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 1.0
 _PULSE_SECONDS: Final = 1.0
@@ -192,26 +192,27 @@ async def _speak(stream: Stream, endpoint: Endpoint, keys: Keys) -> Never:
         else:
             attempts = 0
             log.info("session with the master: endpoint=%s", endpoint)
-            await _hold(stream, push)
-            log.info("session ended: endpoint=%s", endpoint)
+            reason = await _hold(stream, push)
+            log.info("session ended: endpoint=%s reason=%s", endpoint, reason)
         attempts += 1
         await asyncio.sleep(_MASTER_RETRY_SECONDS[min(attempts, len(_MASTER_RETRY_SECONDS)) - 1])
 
 
-async def _hold(stream: Stream, push: Push) -> None:
-    """One session: speak until the connection is gone. The speaker ends before its socket does."""
+async def _hold(stream: Stream, push: Push) -> str:
+    """One session: speak until the connection is gone, and why. The speaker ends before its socket does."""
     speaking = asyncio.create_task(stream.run(push.send))
-    lost = asyncio.create_task(push.lost())
+    ends = [asyncio.create_task(push.lost()), asyncio.create_task(push.cut())]
     try:
-        await asyncio.wait({speaking, lost}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({speaking, *ends}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (speaking, lost):
+        for task in (speaking, *ends):
             task.cancel()
-        ended = await asyncio.gather(speaking, lost, return_exceptions=True)
+        ended = await asyncio.gather(speaking, *ends, return_exceptions=True)
         push.close(linger=_FAREWELL_SECONDS)
     for outcome in ended:
         if isinstance(outcome, Exception):
             raise outcome
+    return next(outcome for outcome in ended if isinstance(outcome, str))
 
 
 async def _beat(stream: Stream, seconds: float) -> Never:
