@@ -126,8 +126,13 @@ def _told(vm: str, row: dict[str, dict[str, str]]) -> Told:
         vm=vm,
         type=text["type"],
         subtype=text["subtype"],
-        time=datetime.fromisoformat(text["time"]).timestamp(),
+        time=_seconds(text["time"]),
         run=run,
         seq=int(seq),
         is_found=text["source"] == "snapshot",
+        registered=_seconds(text["registered"]),
     )
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

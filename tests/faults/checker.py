@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from tests.faults.history import Heard, Span, Told, Verdict, Violation, Wrong, within
@@ -49,6 +50,7 @@ RECOVERY_SECONDS: Final = 5.0
 AROUND_SECONDS: Final = 2.0
 """How much of both books is shown beside a violation, before and after it."""
 
+_ENDS: Final = frozenset({"stopped", "undefined"})
 _WRONG: Final = 10**12  # what a violation costs in an alignment, beside what an excused absence costs,
 _EXCUSED: Final = 10**8  # and that beside each millisecond between what was heard and what was told
 
@@ -61,10 +63,18 @@ class _Pair:
     told: list[Told] = field(default_factory=list)
 
 
-def compare(heard: Iterable[Heard], told: Iterable[Told], *, away: Spans, unheard: Spans) -> Verdict:
+def compare(
+    heard: Iterable[Heard],
+    told: Iterable[Told],
+    *,
+    away: Spans,
+    unheard: Spans,
+    replaced: Spans = MappingProxyType({}),
+) -> Verdict:
     """Compare what was heard, in the order of hearing, with the panel's history, in any order.
 
-    `away`: by node, when vmwatch-node was not connected to libvirt. `unheard`: when the observer was not.
+    `away`: by node, when vmwatch-node was not connected to libvirt. `unheard`: when the observer was not. `replaced`:
+    while its outbox was taken from it: what it finds when it is back it may have told before, and cannot know.
     """
     pairs: dict[tuple[int, str], _Pair] = defaultdict(_Pair)
     for event in heard:
@@ -73,7 +83,9 @@ def compare(heard: Iterable[Heard], told: Iterable[Told], *, away: Spans, unhear
         if line.type in LIFECYCLE:
             pairs[line.node, line.vm].told.append(line)
     verdicts = [
-        _Comparison(pair, away=away.get(node, ()), unheard=unheard.get(node, ())).verdict()
+        _Comparison(
+            pair, away=away.get(node, ()), unheard=unheard.get(node, ()), replaced=replaced.get(node, ())
+        ).verdict()
         for (node, _), pair in sorted(pairs.items())
     ]
     return Verdict(
@@ -102,11 +114,14 @@ def holes(told: Iterable[Told], kept: Mapping[tuple[int, str], int]) -> list[Vio
 class _Comparison:
     """Of one VM on one node."""
 
-    def __init__(self, pair: _Pair, *, away: Sequence[Span], unheard: Sequence[Span]) -> None:
+    def __init__(
+        self, pair: _Pair, *, away: Sequence[Span], unheard: Sequence[Span], replaced: Sequence[Span]
+    ) -> None:
         self._heard = pair.heard
         self._lines = pair.told
         self._away = away
         self._unheard = unheard
+        self._replaced = replaced
         self._violations: list[Violation] = []
         self._told = self._in_order(sorted(pair.told, key=lambda line: line.id))
 
@@ -211,13 +226,18 @@ class _Comparison:
 
     def _check_found(self, partner: Mapping[int, int]) -> None:
         """A snapshot's finding stands for what was missed between its neighbours, or while nobody heard."""
-        before = -1
+        missed = set(range(len(self._heard))) - set(partner.values())
+        before = before_its_end = -1
         for place, line in enumerate(self._told):
-            before = partner.get(line.id, before)
-            if not line.is_found:
+            if line.id in partner:
+                before = partner[line.id]
+                before_its_end = before_its_end if line.type == "undefined" else before
+            if not line.is_found or within(line.time, self._replaced):
                 continue
             following = (partner[later.id] for later in self._told[place:] if later.id in partner)
-            if next(following, len(self._heard)) - before > 1:
+            # Who comes back and hears that a VM was undefined has not found yet that it had stopped.
+            start = before_its_end if line.type in _ENDS else before
+            if missed & set(range(start + 1, next(following, len(self._heard)))):
                 continue
             since = self._heard[before].time if before >= 0 else 0.0
             unheard = (Span(start=span.start, end=span.end + RECOVERY_SECONDS) for span in self._unheard)

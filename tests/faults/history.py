@@ -42,6 +42,8 @@ class Told:
     seq: int
     is_found: bool
     """A snapshot found it: no event told."""
+    registered: float = 0.0
+    """When the panel committed it."""
 
     def __str__(self) -> str:
         return f"{self.type}({self.subtype}) at {self.time:.3f}, {self.node}.{self.run}.{self.seq}"

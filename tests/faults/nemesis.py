@@ -34,11 +34,13 @@ class Nemesis:
     def strike(self, fault: Fault) -> None:
         """Wait for its moment, break, let it last, mend. Services are tended all the while."""
         self._pass(fault.before)
+        self._stand.diary.write(f"break: {fault}")
         mend = self._break(fault)
         try:
             self._pass(fault.lasting)
         finally:
             mend()
+            self._stand.diary.write(f"mended: {fault}")
 
     def _pass(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -65,13 +67,8 @@ class Nemesis:
         if fault.kind.startswith("kill"):
             self._stand.kill(*parts)
             return lambda: self._stand.release(*parts)
-        for part in parts:
-            part.service.signal(signal.SIGSTOP)
-        return lambda: self._thaw(parts)
-
-    def _thaw(self, parts: list[Part]) -> None:
-        for part in parts:
-            part.service.signal(signal.SIGCONT)
+        self._stand.freeze(*parts)
+        return lambda: self._stand.thaw(*parts)
 
     def _victims(self, fault: Fault) -> list[Part]:
         stand = self._stand

@@ -33,19 +33,19 @@ class Kind(StrEnum):
     FREEZE_PANEL_BEYOND_TIMEOUT = (
         "freeze-panel-beyond-timeout"  # so that a call is made again though it was taken
     )
-    # What does not have to be survived yet:
+    CORRUPT_OUTBOX = "corrupt-outbox"  # the tail of its file, while the node is down
     DISK_FULL_NODE = "disk-full-node"
     DISK_FULL_MASTER = "disk-full-master"
-    CORRUPT_OUTBOX = "corrupt-outbox"  # the tail of its file, while the node is down
 
 
-OPEN: Final = frozenset({Kind.DISK_FULL_NODE, Kind.DISK_FULL_MASTER, Kind.CORRUPT_OUTBOX})
-"""Faults that the services are not yet said to survive: only on demand."""
+DISKS: Final = frozenset({Kind.DISK_FULL_NODE, Kind.DISK_FULL_MASTER})
+"""Faults for root alone, who can mount small disks."""
 
 LONG: Final = frozenset({Kind.FREEZE_PANEL_BEYOND_TIMEOUT})
 """Faults for the long form only, and there for every eighth deck: each holds up half a minute."""
 
-STANDARD: Final = tuple(kind for kind in Kind if kind not in OPEN | LONG)
+STANDARD: Final = tuple(kind for kind in Kind if kind not in DISKS | LONG)
+"""Faults for everybody and every form."""
 
 _PANEL_TIMEOUT: Final = 20.0  # of vmmanager.Timeouts
 _LASTING: Final = {
@@ -57,7 +57,7 @@ _LASTING: Final = {
     Kind.FREEZE_PANEL_BEYOND_TIMEOUT: (_PANEL_TIMEOUT + 0.5, _PANEL_TIMEOUT + 2),
 }
 _LASTING_ELSE: Final = (0.0, 2.0)
-_MOST_AT_ONCE: Final = 3
+_AT_ONCE: Final = (1, 2, 2, 3, 3)  # faults in a round, as often as each stands there
 _LONG_EVERY: Final = 8  # decks
 
 
@@ -86,7 +86,7 @@ def rounds(seed: int, *, nodes: int, kinds: Sequence[Kind]) -> Iterator[Round]:
     deck: list[Kind] = []
     decks = 0
     while True:
-        count = random.choice((1, 1, 1, 2, _MOST_AT_ONCE))
+        count = random.choice(_AT_ONCE)
         while len(deck) < count:
             wanted = [kind for kind in kinds if kind not in LONG or decks % _LONG_EVERY == 0]
             deck += random.sample(wanted, len(wanted))

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.faults import evidence
 from tests.faults.books import Observed
 from tests.faults.disk import Disk
+from tests.faults.evidence import Diary
 from tests.faults.history import Span
+from tests.faults.wire import Wire
 from tests.lab.errors import LabError
 from tests.lab.host import Host
 from tests.lab.panel_client import PanelClient
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from tests.faults.proxy import Mode
     from tests.lab.image import Image
 
 USER: Final = "admin"
@@ -43,41 +44,10 @@ MARGIN: Final = 0.5
 """Seconds before a node is killed in which an event may not have come to its outbox yet. The design's bound is a
 millisecond; a busy machine's scheduler needs more. `checker.holes` knows no margin."""
 
+CATCH_UP_SECONDS: Final = 3.0
+"""So long has a node that was frozen to hear what libvirt told meanwhile. Killed before, it need not have."""
+
 _LIBVIRT_GONE: Final = 69
-
-
-class Wire:
-    """A proxy process between one node and the master."""
-
-    def __init__(self, *, target: int, log: Path) -> None:
-        self.port = free_port()
-        self._target = target
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "tests.faults.proxy", str(self.port), str(self._target)]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-            )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != b"ready\n":
-            self.__exit__()
-            raise LabError(f"the proxy did not start: {self._log.read_text()[-500:]}")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.communicate(timeout=10)
-
-    def be(self, mode: Mode) -> None:
-        """Do this from now on with what would pass."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{mode}\n".encode())
-        self._process.stdin.flush()
 
 
 @dataclass(slots=True)
@@ -96,8 +66,13 @@ class Part:
     """Its libvirtd was killed under it: it has to end."""
     libvirt_broken: Span | None = None
     """While its libvirtd was broken, and a while after, exit code 69 is what has to be."""
+    frozen: Span | None = None
+    """The last time that it was stopped (STOP); it ends never while that lasts."""
     away_since: float | None = None
     away: list[Span] = field(default_factory=list)
+    is_replaced: bool = False
+    """Its outbox was spoilt; so until it is ready again."""
+    replaced: list[Span] = field(default_factory=list)
 
 
 class Stand:
@@ -125,6 +100,8 @@ class Stand:
         self._master_port = free_port()
         self._open = contextlib.ExitStack()
         self._open.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.diary = Diary(self.folder)
+        self._open.callback(self.diary.close)
 
     def __enter__(self) -> Self:
         try:
@@ -163,7 +140,8 @@ class Stand:
         """End services at the same instant; they stay down until `release`."""
         for part in parts:
             part.is_held = True
-            self._goes_away(part, time.time() - MARGIN)
+            self._goes_away(part, _deaf_since(part, time.time()))
+            self.diary.write(f"{number.name} to {part.name}")
         for part in parts:
             part.service.signal(number)
         for part in parts:
@@ -176,10 +154,35 @@ class Stand:
             part.is_held = False
             self._revive(part)
 
+    def freeze(self, *parts: Part) -> None:
+        """Stop services without ending them (STOP)."""
+        for part in parts:
+            part.frozen = Span(start=time.time(), end=float("inf"))
+            part.service.signal(signal.SIGSTOP)
+            self.diary.write(f"STOP to {part.name}")
+
+    def thaw(self, *parts: Part) -> None:
+        """Let frozen services run on (CONT)."""
+        for part in parts:
+            assert part.frozen is not None
+            part.service.signal(signal.SIGCONT)
+            part.frozen = Span(start=part.frozen.start, end=time.time())
+            self.diary.write(f"CONT to {part.name}")
+
     def look_again(self, part: Part) -> None:
         """The state of a node that is down was changed: what it no longer holds cannot arrive."""
+        part.is_replaced = True
         self.kept = {stream: seq for stream, seq in self.kept.items() if stream[0] != part.node}
         self._look_into(part)
+
+    def keep_evidence(self, name: str, text: str) -> Path:
+        """Copy what every part has written so far to a folder that stays; `text` says why."""
+        sources = {file.name: file for file in self.folder.iterdir()}
+        sources |= {part.name: part.state for part in self.parts if part.state is not None}
+        for host in self.hosts:
+            (self.folder / f"libvirtd-{host.name}.log").write_text(host.log())
+            sources[f"libvirtd-{host.name}.log"] = self.folder / f"libvirtd-{host.name}.log"
+        return evidence.keep(name, sources, text)
 
     def tend(self) -> None:
         """Look after all services: those that ended are started again."""
@@ -199,6 +202,10 @@ class Stand:
         """By node, when its service was not listening to libvirt."""
         return {part.node: [*part.away, *_open_span(part)] for part in self.nodes}
 
+    def replaced(self) -> dict[int, list[Span]]:
+        """By node, when its service had lost its outbox and had not found yet what is."""
+        return {part.node: part.replaced for part in self.nodes}
+
     def unheard(self) -> dict[int, list[Span]]:
         """By node, when its observer was not."""
         return {
@@ -209,7 +216,8 @@ class Stand:
     def break_libvirt(self, node: int, *, seconds: float, killed: bool) -> None:
         """This node's libvirtd is about to be broken: its service may end (if `killed`, must) in `seconds`."""
         part = self.nodes[node - 1]
-        part.libvirt_broken = Span(start=time.time() - MARGIN, end=time.time() + seconds)
+        now = time.time()
+        part.libvirt_broken = Span(start=_deaf_since(part, now), end=now + seconds)
         if killed and part.is_ready:
             part.is_doomed, part.is_ready = True, False
 
@@ -220,6 +228,7 @@ class Stand:
             self._see_ready(part)
             return
         broken = part.libvirt_broken
+        self.diary.write(f"{part.name} ended with {code}")
         if code == _LIBVIRT_GONE and broken is not None and time.time() <= broken.end:
             self._goes_away(part, broken.start)
         else:
@@ -236,9 +245,13 @@ class Stand:
         except LabError:
             return  # not yet, or it has ended again
         part.is_ready = True
+        self.diary.write(f"{part.name} is ready")
         if part.away_since is not None:
-            part.away.append(Span(start=part.away_since, end=time.time()))
-            part.away_since = None
+            span = Span(start=part.away_since, end=time.time())
+            part.away.append(span)
+            if part.is_replaced:
+                part.replaced.append(span)
+            part.away_since, part.is_replaced = None, False
 
     def _goes_away(self, part: Part, since: float) -> None:
         part.is_ready = False
@@ -247,6 +260,8 @@ class Stand:
 
     def _revive(self, part: Part) -> None:
         part.is_ready = part.is_doomed = False
+        part.frozen = None
+        self.diary.write(f"{part.name} is started")
         part.service.start(wait=False)
 
     def _look_into(self, part: Part) -> None:
@@ -340,6 +355,13 @@ class Stand:
         self._open.enter_context(service)
         self._see_ready(part)
         return part
+
+
+def _deaf_since(part: Part, now: float) -> float:
+    """Since when a service that is killed now may not have heard what libvirt told."""
+    if part.frozen is not None and now < part.frozen.end + CATCH_UP_SECONDS:
+        return part.frozen.start - MARGIN
+    return now - MARGIN
 
 
 def _open_span(part: Part) -> list[Span]:

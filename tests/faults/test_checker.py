@@ -195,6 +195,27 @@ def test_a_snapshot_that_tells_again_what_was_told_is_a_double() -> None:
     assert wrongs(heard, told, away={1: [Span(start=2.5, end=3.0)]}) == [Wrong.DOUBLED]
 
 
+def test_who_comes_back_may_hear_of_an_undefined_vm_before_it_finds_that_it_had_stopped() -> None:
+    heard = heard_of([LIFE[0], LIFE[1], ("stopped", "destroyed"), ("undefined", "removed"), LIFE[0]])
+    away = {1: [Span(start=1.5, end=2.5)]}
+    told = told_of(heard)
+    ends = [found("stopped", "unknown", time=4, number=4), found("undefined", "removed", time=4, number=5)]
+    told = [told[0], told[1], *[dataclasses.replace(line, run="b") for line in (told[3], *ends, told[4])]]
+    assert wrongs(heard, numbered(told), away=away) == []
+    again = found("stopped", "unknown", time=5, number=6)
+    assert wrongs(heard, numbered([*told, again]), away=away) == [Wrong.DOUBLED]
+
+
+def test_a_node_whose_outbox_was_replaced_may_find_what_it_had_told() -> None:
+    heard = heard_of(LIFE[:3])
+    told = [*told_of(heard), found("suspended", "paused", time=3.0, number=4)]
+    lost = {1: [Span(start=2.5, end=3.5)]}
+    assert compare(heard, told, away=lost, unheard={}, replaced=lost).violations == ()
+    extra = dataclasses.replace(told[3], is_found=False)
+    (violation,) = compare(heard, [*told[:3], extra], away=lost, unheard={}, replaced=lost).violations
+    assert violation.wrong is Wrong.DOUBLED
+
+
 def test_what_happened_while_nobody_observed_is_not_doubted() -> None:
     heard = heard_of(LIFE[:3])
     told = [*told_of(heard), found("stopped", "unknown", time=4.0, number=4)]

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.books import Observed
 from tests.faults.observer import names
 from tests.faults.proxy import Mode
-from tests.faults.stand import Wire
+from tests.faults.wire import Wire
 from tests.faults.workload import raise_barrier
 from tests.lab.processes import Service
 from tests.lab.waiting import wait_for

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A round: changes and faults at once, then rest, then everything is looked at."""
+"""A round: changes and faults at once, then rest, then everything is looked at.
+
+Two times are taken: when everything is back (`quiet`), and when the panel shows the truth. Between them lies what the
+services need to find it, and what the calls need that waited, for none is left out: so their number is noted too.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import libvirt
 import requests
 
-from tests.faults import checker, truth
+from tests.faults import checker, evidence, truth
 from tests.faults.books import BESIDE, Observed, Registered
 from tests.faults.history import Verdict, Violation, Wrong
 from tests.faults.nemesis import TICK, Nemesis
@@ -24,6 +28,7 @@ from tests.lab.waiting import DeadlinePassed, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from tests.faults.plan import Round
     from tests.faults.stand import Stand
@@ -35,8 +40,8 @@ DAMAGE: Final = frozenset({"problem events_lost", "problem outbox_replaced"})
 BACK_SECONDS: Final = 60.0
 """All services run again, however badly the machine is loaded."""
 
-SLOW_SECONDS: Final = 2.0
-"""A truth that took longer is worth a line. What is wanted is 1 s."""
+WANTED_SECONDS: Final = 1.0
+"""In which the truth is wanted, once everything is back. A truth that took longer is worth a line."""
 
 BARRIER_SECONDS: Final = 2.0
 
@@ -44,17 +49,27 @@ SETTLE_SECONDS: Final = 20.0
 """The panel shows the truth, and has all. How long it really took is what the result says."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """How a round came to the truth: seconds since everything was back, events that the panel took after that."""
+
+    seconds: float
+    waited: int
+
+
 @dataclass(slots=True)
 class Result:
-    """What came out of the rounds so far. `settled`: by the kind of a round's last fault, seconds to the truth."""
+    """What came out of the rounds so far. `settled`: by the kind of a round's last fault."""
 
     rounds: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    settled: dict[str, list[float]] = field(default_factory=dict)
+    settled: dict[str, list[Settled]] = field(default_factory=dict)
     matched: int = 0
     missed: int = 0
     found: int = 0
     violations: list[tuple[int, Round, Violation]] = field(default_factory=list)
+    evidence: list[Path] = field(default_factory=list)
+    """Folders, one for each of the first rounds with a violation."""
 
     def count(self, wrong: Wrong) -> int:
         return sum(violation.wrong is wrong for _, _, violation in self.violations)
@@ -75,6 +90,7 @@ class Trial:
 
     def play(self, faults: Round) -> None:
         """One round, to its end."""
+        self._stand.diary.write(f"round {self.result.rounds + 1} [{_trace(faults)}]")
         for workload in self._workloads:
             workload.go()
         for fault in faults:
@@ -88,15 +104,22 @@ class Trial:
     def _look(self, faults: Round) -> None:
         try:
             self._wait(self._is_quiet, BACK_SECONDS, "all services to be back, and all changes to end")
-            self._settle(faults, quiet=time.monotonic())
+            quiet = time.time()
+            self._stand.diary.write("quiet")
+            seconds = self._settle(faults)
             self._raise_barriers()
         except DeadlinePassed as error:
             self._blame(faults, Violation(wrong=Wrong.STUCK, node=0, vm="", text=str(error)))
             return
         self._compare(faults)
+        if seconds is not None:
+            self._note(faults, seconds, quiet)
         for text in self._stand.deaths:
             self._blame(faults, Violation(wrong=Wrong.DIED, node=0, vm="", text=text))
         self._stand.deaths.clear()
+        for observed in self._stand.observed:
+            observed.forget()
+        self._registered.forget()
 
     def _raise_barriers(self) -> None:
         """Return when the observers have heard all that has happened so far."""
@@ -115,15 +138,15 @@ class Trial:
     def _is_quiet(self) -> bool:
         return self._stand.is_healthy and all(workload.rests for workload in self._workloads)
 
-    def _settle(self, faults: Round, *, quiet: float) -> None:
-        """The panel comes to show what libvirt shows, and no problem."""
+    def _settle(self, faults: Round) -> float | None:
+        """The panel comes to show what libvirt shows, and no problem. Returns how long it took; None: it did not."""
+        start = time.monotonic()
         wrong: dict[str, str] = {}
-        before: dict[str, str] = {}
 
         def settled() -> bool:
-            before.update(wrong)
             wrong.clear()
             wrong.update(self._untrue())
+            self._stand.diary.write_change("wrong", _many(wrong))
             return not wrong
 
         try:
@@ -135,13 +158,15 @@ class Trial:
                 history = [str(line) for line in self._registered.told if line.vm == name][-8:]
                 text = f"{status}; told last: {', '.join(history)}"
                 self._blame(faults, Violation(wrong=kind, node=0, vm=name, text=text))
-        else:
-            seconds = time.monotonic() - quiet
-            self.result.settled.setdefault(faults[-1].kind, []).append(seconds)
-            if seconds > SLOW_SECONDS:
-                self._say(
-                    f"round {self.result.rounds} [{_trace(faults)}] the truth took {seconds:.1f} s: {_few(before)}"
-                )
+            return None
+        return time.monotonic() - start
+
+    def _note(self, faults: Round, seconds: float, quiet: float) -> None:
+        waited = sum(line.registered > quiet for line in self._registered.news)
+        self.result.settled.setdefault(faults[-1].kind, []).append(Settled(seconds=seconds, waited=waited))
+        if seconds > WANTED_SECONDS:
+            round_ = f"round {self.result.rounds} [{_trace(faults)}]"
+            self._say(f"{round_} the truth took {seconds:.1f} s, after {waited} events that waited")
 
     def _untrue(self) -> dict[str, str]:
         """By name, what the panel shows where it is wrong; its open problems too."""
@@ -174,15 +199,16 @@ class Trial:
         self.result.matched += verdict.matched
         self.result.missed += verdict.missed
         self.result.found += verdict.found
-        for observed in self._stand.observed:
-            observed.forget()
-        self._registered.forget()
 
     def _verdict(self) -> Verdict:
         self._registered.read()
         heard = [event for observed in self._stand.observed for event in observed.heard]
         verdict = checker.compare(
-            heard, self._registered.news, away=self._stand.away(), unheard=self._stand.unheard()
+            heard,
+            self._registered.news,
+            away=self._stand.away(),
+            unheard=self._stand.unheard(),
+            replaced=self._stand.replaced(),
         )
         found = checker.holes(self._registered.told, self._stand.kept)
         fresh = tuple(violation for violation in found if str(violation) not in self._blamed)
@@ -195,8 +221,17 @@ class Trial:
 
     def _blame(self, faults: Round, violation: Violation) -> None:
         self._blamed |= {str(violation), violation.vm} - {""}
+        self._keep_evidence(faults, violation)
         self.result.violations.append((self.result.rounds, faults, violation))
         self._say(f"round {self.result.rounds} [{_trace(faults)}] {violation}")
+
+    def _keep_evidence(self, faults: Round, violation: Violation) -> None:
+        """Of a round's first violation, and before anything else happens."""
+        is_first = self.result.rounds not in {number for number, _, _ in self.result.violations}
+        if is_first and len(self.result.evidence) < evidence.MOST:
+            text = f"round {self.result.rounds} [{_trace(faults)}]\n{violation}\n"
+            self.result.evidence.append(self._stand.keep_evidence(f"round-{self.result.rounds}", text))
+            self._say(f"evidence: {self.result.evidence[-1]}")
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         def tended() -> bool:
@@ -206,9 +241,8 @@ class Trial:
         wait_for(tended, seconds=seconds, what=what, pause=TICK)
 
 
-def _few(wrong: dict[str, str]) -> str:
-    """The last one that was wrong, and how many were at all."""
-    return " ".join(f"{len(wrong)} wrong, the last {name}: {text}" for name, text in list(wrong.items())[-1:])
+def _many(wrong: dict[str, str]) -> str:
+    return "; ".join(f"{name} {text}" for name, text in sorted(wrong.items())) or "nothing"
 
 
 def _trace(faults: Round) -> str:

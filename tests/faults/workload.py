@@ -54,6 +54,7 @@ class Workload:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._rests.wait()  # else its first rest might be noted after `go`, and last
         return self
 
     def __exit__(self, *_: object) -> None:
