@@ -9,6 +9,7 @@ master may not have. What a session sends is `session`'s business, what a frame 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 import logging
 import socket
@@ -23,7 +24,6 @@ from zmq.utils import z85
 
 from vmwatch.errors import VmwatchError
 from vmwatch.protocol import MAX_MESSAGE
-from vmwatch.tcp import is_cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,8 +41,6 @@ _CUT_BYTES: Final = 4 * MAX_MESSAGE
 received, so that it can be refused and counted."""
 
 HANDSHAKE_SECONDS: Final = 5
-_CONNECT_MILLISECONDS: Final = 500  # TCP's own next attempt comes after 1 s, then 2: a new connection sooner
-_LOOK_SECONDS: Final = 0.25  # between two looks whether the network is cut
 _PING_SECONDS: Final = 5
 _SILENCE_SECONDS: Final = 30  # a full pipe stops the pings: a shorter time would cut healthy connections
 _BACKLOG: Final = 1024
@@ -68,6 +66,8 @@ _MASTER_EVENTS: Final = (
 
 _MONITOR_EVENT: Final = struct.Struct("=Hi")  # the event and its value: zmq_socket_monitor(3)
 _EVENTS_A_TURN: Final = 32
+
+_REFUSALS_A_CLEANING: Final = 256
 
 _monitors: Final = itertools.count()
 
@@ -132,13 +132,12 @@ class Push:
     def __init__(self, endpoint: Endpoint, keys: Keys) -> None:
         """For `open` alone. Raises ZMQError."""
         self._context = _Context.instance()
-        self._descriptor = -1  # libzmq's, of the connection
         with ExitStack() as undo:
             self._socket = undo.enter_context(self._context.socket(zmq.PUSH))
             self._now = _without_waiting(self._socket)
             _bound_buffers(self._socket, endpoint)
             self._socket.reconnect_ivl = -1
-            self._socket.connect_timeout = _CONNECT_MILLISECONDS
+            self._socket.connect_timeout = HANDSHAKE_SECONDS * 1000
             self._socket.heartbeat_ivl = _PING_SECONDS * 1000
             self._socket.heartbeat_timeout = _SILENCE_SECONDS * 1000
             self._socket.curve_serverkey = _public(keys.master)
@@ -177,12 +176,6 @@ class Push:
         except zmq.Again:
             await self._socket.send(frame)
 
-    async def cut(self) -> str:
-        """Return when nothing gets through to the master, with the reason. TCP itself goes on for a long time."""
-        while not is_cut(self._descriptor):  # noqa: ASYNC110 (of this, nobody is told)
-            await asyncio.sleep(_LOOK_SECONDS)
-        return "nothing gets through"
-
     async def lost(self) -> str:
         """Return when the connection is gone, with the reason."""
         while True:
@@ -198,12 +191,11 @@ class Push:
     async def _shake_hands(self) -> None:
         connected = False
         while True:
-            event, value = await self._monitor.next()
+            event, _ = await self._monitor.next()
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return
             if event == zmq.EVENT_CONNECTED:
                 connected = True
-                self._descriptor = value
             elif connected:
                 raise LinkLost("closed during the handshake: wrong secret, or no vmwatch-master there")
             else:
@@ -263,6 +255,7 @@ class Pull:
     async def watch(self) -> None:
         """Tell of refused connections, until cancelled."""
         peers = _Peers()
+        refusals = itertools.count(1)
         while True:
             event, value = await self._monitor.next()
             if event == zmq.EVENT_ACCEPTED:
@@ -273,6 +266,8 @@ class Pull:
                 peers.failed()
             elif event == zmq.EVENT_DISCONNECTED and (refused := peers.ended(value)) is not None:
                 self._on_refused(refused)
+                if next(refusals) % _REFUSALS_A_CLEANING == 0:
+                    _give_memory_back()
 
     def close(self) -> None:
         """Close the socket: nodes see it, and keep what they have."""
@@ -351,6 +346,12 @@ def _without_waiting(sock: zmq.asyncio.Socket) -> zmq.Socket[bytes]:
 
 def _public(secret_key: bytes) -> bytes:
     return zmq.curve_public(z85.encode(secret_key))  # type: ignore[no-untyped-call]
+
+
+def _give_memory_back() -> None:
+    """To the kernel, what strangers had: 30 KiB each, between what stays, so that glibc keeps it (malloc_trim(3))."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _peer_name(descriptor: int) -> str:
