@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import ssl
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import quote, quote_plus
 
 import requests
 import urllib3
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from urllib3.connectionpool import HTTPConnectionPool
-    from urllib3.response import HTTPResponse
+
+    from vmwatch.deadline import Answer
 
 MAX_ANSWER: Final = 1 << 20
 """Bytes. The answers to our calls take less than a hundred."""
@@ -41,7 +42,7 @@ _HEADERS: Final = {
     "Accept-Encoding": "identity",  # of what is compressed the size could not be limited
     "User-Agent": "vmwatch-master",
 }
-_LONGEST_REMEMBERED: Final = 64  # letters
+_SHORT: Final = 64  # letters
 DIALECT_FILE: Final = Path("/usr/local/mgr5/etc/vmwatch-dialect.conf")
 
 
@@ -223,9 +224,7 @@ class Panel:
     def ask(self, form: Mapping[str, str]) -> dict[str, Any]:
         """Post form fields in the panel's words; the answer's `doc`. Raises PanelError."""
         try:
-            values = {**form, "out": "json"}
-            body = urlencode(values, errors="replace", quote_via=_quote).encode()  # type: ignore[arg-type] # only text
-            return read_answer(*self._post(body), self._dialect)
+            return read_answer(*self._post(_encode({**form, "out": "json"})), self._dialect)
         except PanelError as error:
             if self._gives_away(str(error)):
                 raise type(error)("withheld", "the panel's text repeats the password") from None
@@ -247,8 +246,8 @@ class Panel:
                 if 300 <= response.status_code < 400:
                     target = one_line(response.raw.headers.get("Location")) or "nowhere"
                     raise Unavailable("redirect", f"{url} points to {target}: set panel_url to what is meant")
-                untrusted_body: bytes = response.raw.read(MAX_ANSWER + 1, decode_content=False)
-        except (requests.Timeout, urllib3.exceptions.TimeoutError):
+                untrusted_body: bytes = response.raw.read(MAX_ANSWER + 1)
+        except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
             seconds = f"{limits[0]:g} s to connect, {limits[1]:g} s to answer"
             raise Unavailable("timeout", f"{url}: no answer in time ({seconds})") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -293,20 +292,24 @@ class _Adapter(HTTPAdapter):
         """What stands in the request's first line."""
         return self._path
 
-    def build_response(self, _request: requests.PreparedRequest, raw: HTTPResponse) -> requests.Response:
+    def build_response(self, _request: requests.PreparedRequest, raw: Answer) -> requests.Response:
         """Status and body are all that is read."""
         response = requests.Response()
         response.status_code, response.raw = raw.status, raw
         return response
 
 
-_remembered = lru_cache(maxsize=1024)(quote_plus)
+def _encode(form: Mapping[str, str]) -> bytes:
+    """A form's body, in UTF-8; what UTF-8 cannot say becomes a question mark."""
+    return "&".join([f"{_quote(name)}={_quote(value)}" for name, value in form.items()]).encode()
 
 
-def _quote(text: str, safe: str | bytes, encoding: str = "utf-8", errors: str = "replace") -> str:
-    """For urlencode. Most names and values come again and again; long ones, as statistics are, do not."""
-    quoted = _remembered if len(text) <= _LONGEST_REMEMBERED else quote_plus
-    return quoted(text, safe, encoding, errors)
+def _quote(text: str) -> str:
+    """Most names and values come again and again, which urlencode does not know; long ones, statistics, do not."""
+    return _quote_short(text) if len(text) <= _SHORT else quote_plus(text, errors="replace")
+
+
+_quote_short = lru_cache(maxsize=1024)(partial(quote_plus, errors="replace"))
 
 
 def reason(error: BaseException) -> str:

@@ -267,8 +267,15 @@ def gzip_bomb(request: Request) -> None:
 
 
 def cut_short(request: Request) -> None:
-    request.reply(OK, Content_Length="100")
+    request.send_response(200)
+    request.send_header("Content-Length", "100")
+    request.end_headers()
+    request.wfile.write(OK)
     request.close_connection = True
+
+
+def two_lengths(request: Request) -> None:
+    request.reply(OK, Content_Length="100")
 
 
 def no_http(request: Request) -> None:
@@ -295,6 +302,7 @@ def redirect(request: Request) -> None:
         (hang_up, "no-connection"),
         (no_http, "no-connection"),
         (cut_short, "no-connection"),
+        (two_lengths, "no-connection"),
         (say_nothing, "timeout"),
         (drip_head, "timeout"),
         (drip_body, "timeout"),
