@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch.errors import StorageError, Unavailable
+from vmwatch.ledger import READ_AT_ONCE
 from vmwatch.settling import MISSED_SECONDS, Settling
 from vmwatch.turns import Turns
 from vmwatch.workers import PATIENCE, Answer, Workers
@@ -64,6 +65,7 @@ class Delivery:
         self._news = asyncio.Event()
         self._turns = Turns()
         self._settling = Settling(clock=clock, missed_seconds=missed_seconds)
+        self._given = 0  # calls since the ledger was last read
         self._answers: list[Answer] = []  # that are not kept yet
         self._failing: set[str] = set()  # keys that were not answered since the panel last did
         self._is_answering = False  # whether the panel has answered the last call
@@ -105,19 +107,31 @@ class Delivery:
 
     def _give_out(self, *, now: float) -> float | None:
         """Give the workers calls. Returns in how many seconds to look again, unless there are news before."""
-        new = self._ledger.take_new()
-        for key in new:
-            self._turns.add(key)
+        new = self._read_on(now)
         due = self._turns.come_due(now=now)
         self._give(self._workers, now, most=_AHEAD if self._is_answering else WORKERS)
         self._give(self._sick_workers, now, most=WORKERS, sick=True)
-        pauses = [0.0] if new else []  # there may be more to be read
+        pauses = [_PROBE_SECONDS if self._is_away() else 0.0] if new else []  # there may be more to be read
         if self._workers.pending or self._sick_workers.pending:
             pauses.append(PATIENCE)
         if self._workers.waiting >= WORKERS:
             pauses.append(_TOGETHER_SECONDS)
         pauses += [time - now for time in (due, self._probe_at) if time is not None and time > now]
         return min(pauses, default=None)
+
+    def _read_on(self, now: float) -> bool:
+        """Read further in the ledger, no faster than calls are made. Whether there was more to read.
+
+        Faster while few keys have their turn: what waits for the sick is read past.
+        """
+        enough = self._turns.ready >= _AHEAD and self._given < READ_AT_ONCE
+        if enough or (self._is_away() and now < self._probe_at):
+            return False
+        self._given = 0
+        new = self._ledger.take_new()
+        for key in new:
+            self._turns.add(key)
+        return bool(new)
 
     def _give(self, workers: Workers, now: float, *, most: int, sick: bool = False) -> None:
         while (
@@ -131,6 +145,7 @@ class Delivery:
                 self._settling.forget(key)
                 continue
             self._turns.take(key)
+            self._given += 1
             workers.make(call)
             if self._is_away():
                 self._probe_at = now + _PROBE_SECONDS

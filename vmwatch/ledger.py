@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vmwatch import ledger_schema
-from vmwatch.backlog import FEW, MOST_OF_A_KEY, Backlog
+from vmwatch.backlog import MOST_OF_A_KEY, Backlog
 from vmwatch.calls import Call as Call  # noqa: PLC0414
 from vmwatch.calls import event_fields
 from vmwatch.cluster import Copy
@@ -46,8 +46,8 @@ _UNREAD: Final = 256
 _ANOMALIES: Final = 1_000
 """How many anomalies are remembered as told."""
 
-_READ: Final = 256
-"""Calls that are read at once."""
+READ_AT_ONCE: Final = 256
+"""Calls."""
 
 _CALL: Final = "SELECT id, key, time, func, fields, hostnode, event_id, status FROM call WHERE passed ="
 _ENQUEUE: Final = (
@@ -266,7 +266,7 @@ class Ledger:
 
     def take_new(self) -> set[str]:
         """Read on, for a moment. The keys that a call was found of; none: there was nothing more to read."""
-        calls = [] if self._backlog.size >= FEW else self._read_on()
+        calls = self._read_on()
         keep, over = self._backlog.divide(calls)
         if over:
             with self._database.transaction() as sql:
@@ -312,7 +312,7 @@ class Ledger:
     def _read_on(self) -> list[Call]:
         query = f"{_CALL} 0 AND id > ? ORDER BY id LIMIT ?"
         with self._database.reading() as sql:
-            return [_call(row) for row in sql.execute(query, (self._read_to, _READ)).fetchall()]
+            return [_call(row) for row in sql.execute(query, (self._read_to, READ_AT_ONCE)).fetchall()]
 
     def _bring(self, key: str) -> None:
         """Read calls of the key that were passed over."""

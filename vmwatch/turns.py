@@ -22,6 +22,11 @@ class Turns:
         self._put_off: dict[str, float] = {}
         self._dues: list[tuple[float, str]] = []  # a heap; an entry that `_put_off` does not confirm is void
 
+    @property
+    def ready(self) -> int:
+        """How many wait for nothing but their turn, the sick ones aside."""
+        return len(self._row)
+
     def add(self, key: str) -> None:
         """There is something to be done: to the row's end, unless it is here already."""
         if key not in self._out and key not in self._put_off:

@@ -196,6 +196,32 @@ async def test_a_vm_with_much_to_tell_does_not_hold_up_others(ledger: Ledger, pa
         assert len(panel.asked) < 50
 
 
+async def test_a_long_backlog_is_read_no_faster_than_it_is_made(ledger: Ledger, panel: PanelServer) -> None:
+    names = [f"vm{number}" for number in range(200)]
+    for number in range(20):
+        for name in names:
+            enqueue(ledger, name, number)
+    async with delivering(ledger, panel):
+        await until(lambda: len(panel.asked) > 1000)
+        assert ledger._backlog.size < 1000
+        await until(lambda: not waiting(ledger))
+        assert not ledger._backlog.passed
+    assert {name: panel.taken(name) for name in names} == {name: list(range(20)) for name in names}
+
+
+async def test_what_waits_for_the_sick_is_read_past(ledger: Ledger, panel: PanelServer) -> None:
+    well: set[str] = {"quiet"}
+    panel.answer = lambda form: OK if form["name"] in well or "problem" in form else DOWN
+    enqueue(ledger, "sick1", *range(1000))
+    enqueue(ledger, "sick2", *range(1000))
+    enqueue(ledger, "quiet", 1)
+    async with delivering(ledger, panel):
+        await until(lambda: panel.taken("quiet"))
+        well |= {"sick1", "sick2"}
+        await until(lambda: not waiting(ledger))
+    assert panel.taken("sick1") == panel.taken("sick2") == list(range(1000))
+
+
 # --- unavailable ---
 
 

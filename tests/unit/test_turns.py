@@ -128,3 +128,16 @@ def test_nobody_is_lost_and_nobody_is_in_twice(steps: list[tuple[str, str, bool]
             else:
                 turns.put_off(key, due=9.0, sick=sick)
     assert sorted(row(turns, now=9.0)) == sorted(here - out)
+
+
+def test_ready_are_those_that_wait_for_nothing_else() -> None:
+    turns = Turns()
+    for key in "abcd":
+        turns.add(key)
+    assert turns.ready == 4
+    turns.take("a")
+    turns.put_off("b", due=5.0)
+    turns.again("c", sick=True)
+    assert turns.ready == 1
+    turns.again("a")
+    assert turns.ready == 2
