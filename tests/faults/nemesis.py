@@ -108,10 +108,10 @@ class Nemesis:
         return host.thaw_libvirtd
 
     def _disk(self, fault: Fault) -> Callable[[], None]:
-        name = "master" if fault.kind is Kind.DISK_FULL_MASTER else f"node-{fault.node}"
-        disk = self._stand.disks[name]
-        disk.fill()
-        return disk.free
+        stand = self._stand
+        part = stand.master if fault.kind is Kind.DISK_FULL_MASTER else stand.nodes[fault.node - 1]
+        stand.fill_disk(part)
+        return lambda: stand.free_disk(part)
 
     def _corrupt(self, fault: Fault) -> Callable[[], None]:
         node = self._stand.nodes[fault.node - 1]

@@ -45,7 +45,8 @@ MARGIN: Final = 0.5
 millisecond; a busy machine's scheduler needs more. `checker.holes` knows no margin."""
 
 CATCH_UP_SECONDS: Final = 3.0
-"""So long has a node that was frozen to hear what libvirt told meanwhile. Killed before, it need not have."""
+"""So long a node that was frozen, or had no room, has to hear and keep what libvirt told meanwhile. If it is killed
+before, what it had not kept is gone: docs/architecture.md, *Who loses what when what dies*."""
 
 _LIBVIRT_GONE: Final = 69
 
@@ -66,8 +67,8 @@ class Part:
     """Its libvirtd was killed under it: it has to end."""
     libvirt_broken: Span | None = None
     """While its libvirtd was broken, and a while after, exit code 69 is what has to be."""
-    frozen: Span | None = None
-    """The last time that it was stopped (STOP); it ends never while that lasts."""
+    hindered: Span | None = None
+    """The last time that it could not hear (STOP), or not keep (no room); it ends never while that lasts."""
     away_since: float | None = None
     away: list[Span] = field(default_factory=list)
     is_replaced: bool = False
@@ -157,17 +158,24 @@ class Stand:
     def freeze(self, *parts: Part) -> None:
         """Stop services without ending them (STOP)."""
         for part in parts:
-            part.frozen = Span(start=time.time(), end=float("inf"))
+            part.hindered = Span(start=time.time(), end=float("inf"))
             part.service.signal(signal.SIGSTOP)
-            self.diary.write(f"STOP to {part.name}")
 
     def thaw(self, *parts: Part) -> None:
         """Let frozen services run on (CONT)."""
         for part in parts:
-            assert part.frozen is not None
             part.service.signal(signal.SIGCONT)
-            part.frozen = Span(start=part.frozen.start, end=time.time())
-            self.diary.write(f"CONT to {part.name}")
+            _is_unhindered(part)
+
+    def fill_disk(self, part: Part) -> None:
+        """Leave it no room."""
+        part.hindered = Span(start=time.time(), end=float("inf"))
+        self.disks[part.name].fill()
+
+    def free_disk(self, part: Part) -> None:
+        """Give it back its room."""
+        self.disks[part.name].free()
+        _is_unhindered(part)
 
     def look_again(self, part: Part) -> None:
         """The state of a node that is down was changed: what it no longer holds cannot arrive."""
@@ -260,7 +268,7 @@ class Stand:
 
     def _revive(self, part: Part) -> None:
         part.is_ready = part.is_doomed = False
-        part.frozen = None
+        part.hindered = None
         self.diary.write(f"{part.name} is started")
         part.service.start(wait=False)
 
@@ -357,10 +365,15 @@ class Stand:
         return part
 
 
+def _is_unhindered(part: Part) -> None:
+    if part.hindered is not None:  # else it has ended meanwhile
+        part.hindered = Span(start=part.hindered.start, end=time.time())
+
+
 def _deaf_since(part: Part, now: float) -> float:
-    """Since when a service that is killed now may not have heard what libvirt told."""
-    if part.frozen is not None and now < part.frozen.end + CATCH_UP_SECONDS:
-        return part.frozen.start - MARGIN
+    """Since when a service that is killed now may not have kept what libvirt told."""
+    if part.hindered is not None and now < part.hindered.end + CATCH_UP_SECONDS:
+        return part.hindered.start - MARGIN
     return now - MARGIN
 
 
