@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmwatch import ledger_schema
 from vmwatch.backlog import MOST_OF_A_KEY, Backlog
-from vmwatch.calls import Call as Call  # noqa: PLC0414
-from vmwatch.calls import event_fields
+from vmwatch.calls import Call, event_fields
 from vmwatch.cluster import Copy
 from vmwatch.database import Database
 from vmwatch.errors import StorageError

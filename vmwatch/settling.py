@@ -18,7 +18,8 @@ from vmwatch.throttle import Throttle
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmwatch.ledger import Call, Transaction
+    from vmwatch.calls import Call
+    from vmwatch.ledger import Transaction
 
 MISSED_SECONDS: Final = 60.0
 """How long a VM that the panel does not know may still be on its way into it."""

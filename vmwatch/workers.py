@@ -23,7 +23,7 @@ from vmwatch.errors import PanelError, Refused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmwatch.ledger import Call
+    from vmwatch.calls import Call
     from vmwatch.vmmanager import Panel
 
 PATIENCE: Final = 1.0

@@ -24,7 +24,7 @@ from vmwatch.sequence import Position
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmwatch.ledger import Call
+    from vmwatch.calls import Call
 
 RUN = Run("0" * 31 + "1")
 NEXT = Run("0" * 31 + "2")
