@@ -24,6 +24,7 @@ from zmq.utils import z85
 
 from vmwatch.errors import VmwatchError
 from vmwatch.protocol import MAX_MESSAGE
+from vmwatch.tcp import is_cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ _CUT_BYTES: Final = 4 * MAX_MESSAGE
 received, so that it can be refused and counted."""
 
 HANDSHAKE_SECONDS: Final = 5
+_CONNECT_MILLISECONDS: Final = 500  # TCP's own next attempt comes after 1 s, then 2: a new connection sooner
+_LOOK_SECONDS: Final = 0.25  # between two looks whether the network is cut
 _PING_SECONDS: Final = 5
 _SILENCE_SECONDS: Final = 30  # a full pipe stops the pings: a shorter time would cut healthy connections
 _BACKLOG: Final = 1024
@@ -132,12 +135,13 @@ class Push:
     def __init__(self, endpoint: Endpoint, keys: Keys) -> None:
         """For `open` alone. Raises ZMQError."""
         self._context = _Context.instance()
+        self._descriptor = -1  # libzmq's, of the connection
         with ExitStack() as undo:
             self._socket = undo.enter_context(self._context.socket(zmq.PUSH))
             self._now = _without_waiting(self._socket)
             _bound_buffers(self._socket, endpoint)
             self._socket.reconnect_ivl = -1
-            self._socket.connect_timeout = HANDSHAKE_SECONDS * 1000
+            self._socket.connect_timeout = _CONNECT_MILLISECONDS
             self._socket.heartbeat_ivl = _PING_SECONDS * 1000
             self._socket.heartbeat_timeout = _SILENCE_SECONDS * 1000
             self._socket.curve_serverkey = _public(keys.master)
@@ -176,6 +180,12 @@ class Push:
         except zmq.Again:
             await self._socket.send(frame)
 
+    async def cut(self) -> str:
+        """Return when nothing gets through to the master, with the reason. TCP itself goes on for a long time."""
+        while not is_cut(self._descriptor):  # noqa: ASYNC110 (of this, nobody is told)
+            await asyncio.sleep(_LOOK_SECONDS)
+        return "nothing gets through"
+
     async def lost(self) -> str:
         """Return when the connection is gone, with the reason."""
         while True:
@@ -191,11 +201,12 @@ class Push:
     async def _shake_hands(self) -> None:
         connected = False
         while True:
-            event, _ = await self._monitor.next()
+            event, value = await self._monitor.next()
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return
             if event == zmq.EVENT_CONNECTED:
                 connected = True
+                self._descriptor = value
             elif connected:
                 raise LinkLost("closed during the handshake: wrong secret, or no vmwatch-master there")
             else:
