@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from tests.faults.workload import Workload
 
 DAMAGE: Final = frozenset({"problem events_lost", "problem outbox_replaced", "problem two_nodes_one_id"})
-"""What has to be raised when an outbox was damaged, and stays until a person has seen it. The last: an outbox that went
-back behind its last start cannot be told from another host's."""
+"""What has to be raised when an outbox was damaged, and stays until a person has seen it. The last one: an outbox that
+went back behind its last start cannot be told from another host's."""
 
 BACK_SECONDS: Final = 60.0
 """All services run again, however badly the machine is loaded."""
