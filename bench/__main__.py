@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import away, drain, latency, memory, throughput
+from bench import away, away_long, drain, latency, memory, throughput
 from bench.figures import table
 from tests.lab.errors import LabError
 
@@ -37,7 +37,9 @@ _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], Group]] = {
     ),
     "away": lambda options: away.measure(seconds=options.away, say=_say),
     "drain": lambda options: drain.measure(calls=options.calls, rounds=options.rounds, say=_say),
+    "away-long": lambda options: away_long.measure(seconds=options.long, rate=options.rate, say=_say),
 }
+_ON_DEMAND = {"away-long"}
 
 
 def main() -> int:
@@ -47,7 +49,7 @@ def main() -> int:
     print(" · ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     groups = []
     try:
-        for name in options.measurements or _MEASUREMENTS:
+        for name in options.measurements or [name for name in _MEASUREMENTS if name not in _ON_DEMAND]:
             groups.append(_MEASUREMENTS[name](options))
             _say("")
             print(f"\n{table(groups[-1])}", flush=True)
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="MEASUREMENT",
         choices=[[], *_MEASUREMENTS],
-        help=f"{', '.join(_MEASUREMENTS)}; without any: all",
+        help=f"{', '.join(_MEASUREMENTS)}; without any: all but {', '.join(_ON_DEMAND)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     for name, default, what in (
@@ -85,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         ("calls", 2_000, "drain: calls that wait"),
         ("rounds", 3, "throughput, drain: rounds of each side"),
         ("away", 10, "away: seconds without a panel"),
+        ("long", 600, "away-long: seconds without a panel"),
+        ("rate", 200, "away-long: changes a second"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (%(default)s)")
     return parser

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 USER: Final = "admin"
+NODE: Final = 1
 STATISTICS_NEVER: Final = 86400
 
 
@@ -81,8 +82,8 @@ class Rig:
         return self._start_daemon("master", {"listen": self.listen, **panel})
 
     def start_node(self, uri: str, *, statistics_interval: int = STATISTICS_NEVER) -> Service:
-        """Start the node service for a hypervisor, as node 1."""
-        own = {"node_id": 1, "libvirt_uri": uri, "statistics_interval": statistics_interval}
+        """Start the node service for a hypervisor, as NODE."""
+        own = {"node_id": NODE, "libvirt_uri": uri, "statistics_interval": statistics_interval}
         return self._start_daemon("node", {"connect": self.listen, **own})
 
     def start_module(self, module: str, *arguments: str) -> Service:
