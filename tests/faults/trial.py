@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from tests.faults.workload import Workload
 
 DAMAGE: Final = frozenset({"problem events_lost", "problem outbox_replaced", "problem two_nodes_one_id"})
-"""What has to be raised when an outbox was damaged, and stays until a person has seen it. The last one: an outbox that
-went back behind its last start cannot be told from another host's."""
+"""What has to be raised when an outbox was damaged, and stays until a person has seen it.
+
+The last one: an outbox that went back behind its last start cannot be told from another host's.
+"""
 
 BACK_SECONDS: Final = 60.0
 """All services run again, however badly the machine is loaded."""
@@ -190,14 +192,17 @@ class Trial:
 
     def _compare(self, faults: Round) -> None:
         """The two books say the same; what is still on its way has a moment."""
+        verdict = self._verdict()
 
         def complete() -> bool:
-            verdict = self._verdict()
+            nonlocal verdict
+            if verdict.count(Wrong.LOST) or verdict.count(Wrong.HOLE):
+                verdict = self._verdict()
             return not verdict.count(Wrong.LOST) and not verdict.count(Wrong.HOLE)
 
         with contextlib.suppress(DeadlinePassed):
             self._wait(complete, SETTLE_SECONDS, "the history")
-        verdict = self._verdict()
+        self._stand.diary.write("compared")
         for violation in verdict.violations:
             self._blame(faults, violation)
         self.result.matched += verdict.matched
