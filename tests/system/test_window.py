@@ -7,6 +7,7 @@ Real outbox, session and sockets here; Pull, Intake and Ledger in processes that
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -15,11 +16,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.integration.polling import until
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 SECRET = "VMWATCH4DOCUMENTATION7ONLY"
 AHEAD = 2000  # events that wait to be sent: more than a connection holds
 STILL_SECONDS = 0.05
+LIFE = 60 * 20  # messages: twenty a second, a break each minute
 EVENT = Event(
     uuid="u",
     name="web",
@@ -59,14 +62,21 @@ class ShortWindow(Outbox):
         return max(0, sent - 20)
 
 
+class WideWindow(Outbox):
+    """Repeats more than arrives before the next break."""
+
+    def window_before(self, sent: int) -> int:
+        return max(0, sent - 2 * LIFE)
+
+
 class Receiver:
     """The processes of quick_master, one after the other, and what they have kept."""
 
-    def __init__(self, folder: Path, *, pause_us: int) -> None:
+    def __init__(self, folder: Path, *, pause_us: int, life: int) -> None:
         self.port = free_port()
         self.ledger = folder / "ledger.db"
         command = [sys.executable, "-m", "tests.system.quick_master"]
-        arguments = [str(self.port), str(self.ledger), SECRET, str(pause_us)]
+        arguments = [str(self.port), str(self.ledger), SECRET, str(pause_us), str(life)]
         self._process = subprocess.Popen(
             [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -84,12 +94,17 @@ class Receiver:
         os.kill(self.pid, number)
 
     def close(self) -> None:
-        self.signal(signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
         self._process.communicate()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.ledger, timeout=5)) as sql:
             return sql.execute(query).fetchall()
+
+    def is_dead(self) -> bool:
+        """Whether the last one has ended by itself."""
+        return psutil.Process(self._process.pid).children() == []
 
     def position(self) -> int:
         """The last record that was kept; -1: none."""
@@ -102,8 +117,8 @@ class Receiver:
 
 
 @contextmanager
-def receiving(folder: Path, *, pause_us: int) -> Iterator[Receiver]:
-    receiver = Receiver(folder, pause_us=pause_us)
+def receiving(folder: Path, *, pause_us: int = 0, life: int = 0) -> Iterator[Receiver]:
+    receiver = Receiver(folder, pause_us=pause_us, life=life)
     receiver.start()
     try:
         yield receiver
@@ -208,9 +223,39 @@ async def test_nothing_is_lost_however_often_the_receiver_is_killed_with_full_bu
 async def test_a_window_that_is_too_small_loses(tmp_path: Path) -> None:
     """What the test above would see."""
     outbox = ShortWindow(tmp_path / "outbox.db", now=datetime.now(UTC), random=1, boot="boot")
-    with closing(outbox), receiving(tmp_path, pause_us=0) as receiver:
+    with closing(outbox), receiving(tmp_path) as receiver:
         async with speaking(outbox, receiver, (0,)) as sender:
             await kill_again_and_again(receiver, sender, 4)
             reached = sender.outbox.top
             await until(lambda: receiver.position() >= reached)
         assert "events_lost" in receiver.told()
+
+
+async def positions(tmp_path: Path, outbox: Outbox, lives: int) -> list[int]:
+    """What was kept when each of so many receivers had taken LIFE messages, and had died of it."""
+    with closing(outbox), receiving(tmp_path, life=LIFE) as receiver:
+        async with speaking(outbox, receiver, (0,)):
+            reached = []
+            for _ in range(lives):
+                await until(receiver.is_dead)
+                reached.append(receiver.position())
+                receiver.start()
+    return reached
+
+
+async def test_a_master_that_gives_a_node_twenty_messages_a_second_gets_on_though_connections_break(
+    tmp_path: Path,
+) -> None:
+    """Each connection begins with the window: it must be less than what arrives until the next break."""
+    outbox = Outbox(tmp_path / "outbox.db", now=datetime.now(UTC), random=1, boot="boot")
+    reached = await positions(tmp_path, outbox, 10)
+    steps = [later - earlier for earlier, later in itertools.pairwise(reached)]
+    print(f"a connection of {LIFE} messages brought at least {min(steps)} new ones")
+    assert min(steps) > 0
+
+
+async def test_a_window_that_is_too_large_does_not_get_on(tmp_path: Path) -> None:
+    """What the test above would see."""
+    outbox = WideWindow(tmp_path / "outbox.db", now=datetime.now(UTC), random=1, boot="boot")
+    reached = await positions(tmp_path, outbox, 6)
+    assert reached[-1] == reached[-2] < outbox.top
