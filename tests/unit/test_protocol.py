@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.wire import BODIES, EXAMPLES, KINDS, NODE, RUN, SECRET, keys
+from tests.unit.wire import BODIES, EXAMPLES, KINDS, NODE, RUN, SECRET, keys, mutated
 from vmwatch.errors import BadBody, BadEnvelope
 from vmwatch.messages import Body, Gap
 from vmwatch.protocol import (
@@ -130,21 +130,6 @@ def test_a_hundred_thousand_mutations_are_refused_as_bad_envelopes() -> None:
         changed = mutated(frame, chance)
         if changed not in frames:
             reason(changed)
-
-
-def mutated(frame: bytes, chance: random.Random) -> bytes:
-    start, end = sorted(chance.choices(range(len(frame) + 1), k=2))
-    match chance.randrange(5):
-        case 0:
-            return frame[:start] + chance.randbytes(end - start) + frame[end:]
-        case 1:
-            return frame[:start] + frame[end:]
-        case 2:
-            return frame[:start] + chance.randbytes(chance.randrange(64)) + frame[start:]
-        case 3:
-            return frame[:end] + frame[start:]
-        case _:
-            return chance.randbytes(len(frame))
 
 
 def test_a_signed_frame_with_a_changed_header_is_a_bad_envelope_or_another_message() -> None:

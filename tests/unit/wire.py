@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from datetime import UTC, datetime
 from functools import cache
 from types import UnionType
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
@@ -28,6 +28,9 @@ from vmwatch.messages import (
     Statistics,
 )
 from vmwatch.protocol import Keys, Kind, Run, derive_keys
+
+if TYPE_CHECKING:
+    import random
 
 SECRET: Final = "VMWATCH4DOCUMENTATION7ONLY"
 NODE: Final = 3
@@ -93,6 +96,22 @@ EXAMPLES: Final[tuple[Body, ...]] = (
 def keys() -> Keys:
     """Those of SECRET: making them is slow on purpose."""
     return derive_keys(SECRET)
+
+
+def mutated(frame: bytes, chance: random.Random) -> bytes:
+    """With a part of it changed, missing, added or repeated; or noise of its length."""
+    start, end = sorted(chance.choices(range(len(frame) + 1), k=2))
+    match chance.randrange(5):
+        case 0:
+            return frame[:start] + chance.randbytes(end - start) + frame[end:]
+        case 1:
+            return frame[:start] + frame[end:]
+        case 2:
+            return frame[:start] + chance.randbytes(chance.randrange(64)) + frame[start:]
+        case 3:
+            return frame[:end] + frame[start:]
+        case _:
+            return chance.randbytes(len(frame))
 
 
 def hostile_texts() -> st.SearchStrategy[str]:
