@@ -9,25 +9,31 @@ import json
 import secrets
 import string
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmwatch import __version__, config
 from vmwatch.errors import ConfigError, StorageError, VmwatchError
-from vmwatch.inspection import inspect
+from vmwatch.inspection import inspect, running
+from vmwatch.orders import Order, What, give
+from vmwatch.status import Ledger, Service, one_line
 from vmwatch.strict import instant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmwatch.status import Service
+    from vmwatch.config import MasterSettings
 
 SECRET_LENGTH: Final = 32
 """Characters, each one of 36: 165 bits."""
 
 EXIT_HAND: Final = 1
 """Of `status`: something wants a hand."""
+
+ORDER_SECONDS: Final = 10.0
+"""How long a running master may take to carry out an order; it looks twice a second."""
 
 _FILES: Final = {
     "node": (config.read_node, config.NODE_CONFIG),
@@ -61,12 +67,22 @@ def _status(options: argparse.Namespace) -> int:
     found = []
     for name, path in _asked(options):
         try:
-            found.append(inspect(_FILES[name][0](path)[0]))
+            found.append(_inspect(name, path))
         except (ConfigError, StorageError) as error:
             sys.stderr.write(f"vmwatch: {error}\n")
             code = max(code, error.exit_code)
     _show(found, now, as_json=options.json)
     return max(code, EXIT_HAND if any(service.wants(now) for service in found) else 0)
+
+
+def _inspect(name: str, path: Path) -> Service:
+    """A file with `disabled=yes` may be unfinished: nothing reads it but who finishes it."""
+    try:
+        return inspect(_FILES[name][0](path)[0])
+    except ConfigError as error:
+        if not config.is_disabled(path):
+            raise
+        return Service(name=f"vmwatch-{name}", disabled=True, pid=None, state=None, unfinished=str(error))
 
 
 def _asked(options: argparse.Namespace) -> list[tuple[str, Path]]:
@@ -88,6 +104,56 @@ def _show(services: list[Service], now: datetime, *, as_json: bool) -> None:
         sys.stdout.write(f"{json.dumps(shown, indent=2, default=instant)}\n")
     else:
         sys.stdout.writelines(f"{line}\n" for service in services for line in service.lines(now))
+
+
+def _parked(options: argparse.Namespace) -> int:
+    settings, ledger = _master(options)
+    if options.json:
+        shown = [dataclasses.asdict(call) for call in ledger.aside]
+        sys.stdout.write(f"{json.dumps(shown, indent=2)}\n")
+    else:
+        sys.stdout.writelines(
+            f"{one_line(f'{call.func} {call.about}: {call.reason}')}\n" for call in ledger.aside
+        )
+    if options.forget and ledger.aside:
+        _order(settings, Order(what=What.ASIDE, number=ledger.aside[-1].id))
+    return 0
+
+
+def _forget_node(options: argparse.Namespace) -> int:
+    settings, ledger = _master(options)
+    if options.node not in [taken.node for taken in ledger.nodes]:
+        raise StorageError(f"node {options.node}: the master has never heard of it")
+    if f"node_silent, node {options.node}" not in ledger.problems:
+        raise StorageError(f"node {options.node}: it is not silent: stop vmwatch-node there first")
+    if _order(settings, Order(what=What.NODE, number=options.node)):
+        _, ledger = _master(options)
+        if options.node in [taken.node for taken in ledger.nodes]:
+            raise StorageError(f"node {options.node}: it was heard of meanwhile, and is not forgotten")
+    return 0
+
+
+def _master(options: argparse.Namespace) -> tuple[MasterSettings, Ledger]:
+    """The settings of this host's master, and what its ledger holds."""
+    settings, _ = config.read_master(options.file)
+    state = inspect(settings).state
+    if not isinstance(state, Ledger):
+        raise StorageError(f"{settings.state_dir}: vmwatch-master never ran here")
+    return settings, state
+
+
+def _order(settings: MasterSettings, order: Order) -> bool:
+    """Have the master carry out an order. Whether it has; one that does not run will. Raises StorageError."""
+    file = give(settings.state_dir, order)
+    deadline = time.monotonic() + ORDER_SECONDS
+    while file.exists():
+        if not running(settings.pid_file):
+            sys.stdout.write("vmwatch-master does not run: it will do so when it starts\n")
+            return False
+        if time.monotonic() > deadline:
+            raise StorageError(f"vmwatch-master has not done so yet: its log says why ({settings.log_file})")
+        time.sleep(0.05)
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,7 +179,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--json", action="store_true", help="for programs, and with all of long lists")
     status.set_defaults(command=_status)
+    _add_orders(commands)
     return parser
+
+
+def _add_orders(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parked = commands.add_parser(
+        "parked",
+        help="show the calls that the panel did not take and that were put aside; forget them",
+        epilog="Exit codes: 0 shown, and forgotten if asked; 1 not to be read, or not forgotten; 78 configuration.",
+    )
+    parked.add_argument(
+        "--forget", action="store_true", help="forget those shown, and the problems about them"
+    )
+    parked.add_argument("--json", action="store_true", help="for programs")
+    parked.set_defaults(command=_parked)
+    forget = commands.add_parser(
+        "forget-node",
+        help="forget a node that is gone for good: what it ran is told as stopped, its problems as solved",
+        epilog="Exit codes: 0 forgotten; 1 it is not silent, or not known, or not forgotten; 78 configuration.",
+    )
+    forget.add_argument("node", type=int, metavar="ID", help="the node's id at the panel")
+    forget.set_defaults(command=_forget_node)
+    for command in (parked, forget):
+        command.add_argument(
+            "file", nargs="?", type=Path, default=config.MASTER_CONFIG, help="the master's configuration"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

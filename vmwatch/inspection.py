@@ -7,11 +7,11 @@ alone; a clean one without SQLite making files of its own beside it.
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
+import time
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -117,8 +117,10 @@ def _ledger(sql: sqlite3.Connection) -> status.Ledger:
         calls=calls,
         oldest=_oldest(sql),
         aside=tuple(
-            status.Aside(func=func, about=key, reason=reason)
-            for func, key, reason in sql.execute("SELECT func, key, reason FROM parked ORDER BY id")
+            status.Aside(id=number, func=func, about=key, reason=reason)
+            for number, func, key, reason in sql.execute(
+                "SELECT id, func, key, reason FROM parked ORDER BY id"
+            )
         ),
         problems=tuple(_problem(match) for match in problems if match),
         told=tuple(key for (key,) in sql.execute("SELECT key FROM anomaly ORDER BY id")),
@@ -127,8 +129,12 @@ def _ledger(sql: sqlite3.Connection) -> status.Ledger:
 
 
 def _oldest(sql: sqlite3.Connection) -> datetime | None:
-    row = sql.execute("SELECT fields FROM call WHERE func = 'vm.event' ORDER BY id LIMIT 1").fetchone()
-    return datetime.fromisoformat(json.loads(row[0])["time"]) if row else None
+    """Calls are kept with the monotonic time, which all processes share, and which begins with the host's start."""
+    oldest = "SELECT * FROM (SELECT time FROM {} ORDER BY id LIMIT 1)"
+    query = f"{oldest.format('call')} UNION ALL {oldest.format('latest')}"
+    now = time.monotonic()
+    waited = [now - enqueued if enqueued <= now else now for (enqueued,) in sql.execute(query)]
+    return datetime.now(UTC) - timedelta(seconds=max(waited)) if waited else None
 
 
 def _problem(match: re.Match[str]) -> str:

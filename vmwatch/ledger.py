@@ -85,6 +85,7 @@ class Transaction:
         self._changed = _Kept()
         self._ids = ids
         self._now = now
+        self._forgotten: set[int] = set()
         self._enqueued: list[_Row] = []
         self.replaced: set[str] = set()
         """The keys whose call is another one now."""
@@ -176,6 +177,17 @@ class Transaction:
         self._keep_newest("parked", _ASIDE)
         self.done(call)
 
+    def forget_aside(self, up_to: int) -> list[str]:
+        """Forget the calls put aside, up to this id. Their keys."""
+        query = "DELETE FROM parked WHERE id <= ? RETURNING key"
+        return [key for (key,) in self._sql.execute(query, (up_to,)).fetchall()]
+
+    def forget_node(self, node: int) -> None:
+        """The node was never heard of, but for the copies that its VMs have there (`keep_copies`)."""
+        self._forgotten.add(node)
+        self._sql.execute("DELETE FROM node WHERE id = ?", (node,))
+        self._sql.execute("DELETE FROM beat WHERE node = ?", (node,))
+
     def _keep_newest(self, table: str, count: int) -> None:
         self._sql.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", (count,))  # noqa: S608 (a name of ours)
 
@@ -191,6 +203,8 @@ class Transaction:
     def committed(self) -> None:
         """What was changed is what the file has now."""
         self._kept.positions |= self._changed.positions
+        for node in self._forgotten:
+            self._kept.positions.pop(node, None)
         self._kept.vms |= self._changed.vms
         for uuid in [uuid for uuid, vm in self._changed.vms.items() if not vm.copies]:
             del self._kept.vms[uuid]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Never
 
-from vmwatch import config
+from vmwatch import config, orders
 from vmwatch.delivery import Delivery
 from vmwatch.errors import StorageError, Unavailable
 from vmwatch.intake import WARNING_SECONDS, Intake
@@ -27,6 +27,7 @@ from vmwatch.vmmanager import Access, Panel, read_dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from vmwatch.config import MasterSettings
     from vmwatch.service import Life
@@ -41,7 +42,8 @@ async def watch(settings: MasterSettings, life: Life) -> int:
     """The master service, until it is asked to stop. Raises StorageError, ConfigError."""
     keys = derive_keys(settings.secret)
     ledger = Ledger(settings.state_dir / "ledger.db", clock=time.monotonic)
-    intake = Intake(ledger, Presence(), signature=keys.signature, monotonic=time.monotonic, clock=_now)
+    presence = Presence()
+    intake = Intake(ledger, presence, signature=keys.signature, monotonic=time.monotonic, clock=_now)
     delivery = Delivery(ledger, open_panel=_panels(settings), clock=time.monotonic)
     listen = partial(Pull, settings.listen, keys, on_refused=_Strangers().tell)
     pull = listen()
@@ -50,6 +52,7 @@ async def watch(settings: MasterSettings, life: Life) -> int:
             background = [
                 tasks.create_task(_receive(pull, listen, ledger, intake, delivery)),
                 tasks.create_task(_look_around(intake, delivery)),
+                tasks.create_task(_take_orders(settings.state_dir, ledger, presence, delivery)),
                 tasks.create_task(delivery.run()),
             ]
             life.ready()
@@ -107,6 +110,16 @@ async def _look_around(intake: Intake, delivery: Delivery) -> Never:
                 delivery.wake()
         except StorageError as error:
             log.error("cannot keep what is wrong in the cluster: %s", error)  # noqa: TRY400 (expected)
+
+
+async def _take_orders(folder: Path, ledger: Ledger, presence: Presence, delivery: Delivery) -> Never:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            if orders.carry_out(folder, ledger, presence, now=_now()):
+                delivery.wake()
+        except StorageError as error:
+            log.error("cannot keep what was ordered: %s", error)  # noqa: TRY400 (expected)
 
 
 def _panels(settings: MasterSettings) -> Callable[[], Panel]:

@@ -39,6 +39,11 @@ class Presence:
         """Whether the node has said so after this time."""
         return self._current.get(node, float("-inf")) > time
 
+    def forget(self, node: int) -> None:
+        """The node was never heard of."""
+        self._nodes.pop(node, None)
+        self._current.pop(node, None)
+
     def silent(self, now: float) -> dict[int, float]:
         """The silent nodes, and for how many seconds they have been. To be asked every second or so.
 

@@ -40,6 +40,11 @@ def tell(
     transaction.enqueue(_key(problem, node, name), "vmwatch.problem", fields)
 
 
+def is_raised(ledger: Ledger, problem: str, node: int | None) -> bool:
+    """Whether the problem of this node (None: of none), and of no VM, is raised."""
+    return "" in ledger.problems(_key(problem, node, None))
+
+
 def raised_of_vms(ledger: Ledger, problem: str, node: int | None) -> set[str]:
     """The names of the VMs that this problem is raised of, on this node (None: it is told of no node)."""
     return set(ledger.problems(_key(problem, node, "")))

@@ -62,6 +62,7 @@ class Taken:
 class Aside:
     """A call that the panel did not take, and that is never made again."""
 
+    id: int
     func: str
     about: str
     reason: str
@@ -75,7 +76,7 @@ class Ledger:
     calls: int
     """Calls that wait for the panel."""
     oldest: datetime | None
-    """When the VM's event happened that has waited longest; None: none waits."""
+    """Since when the call waits that has waited longest, so far as this start of the host knows; None: none waits."""
     aside: tuple[Aside, ...]
     problems: tuple[str, ...]
     """Open ones, which end by themselves."""
@@ -90,7 +91,7 @@ class Ledger:
         if self.oldest is not None and now - self.oldest > BEHIND:
             found.append(f"the panel does not take calls: {self.calls} wait, since {_second(self.oldest)}")
         if self.aside:
-            found.append(f"calls put aside: {len(self.aside)}")
+            found.append(f"calls put aside: {len(self.aside)} (vmwatch parked)")
         if self.unread:
             found.append(f"records that a newer version can read: {self.unread}")
         return found
@@ -119,6 +120,8 @@ class Service:
     disabled: bool
     pid: int | None
     state: Outbox | Ledger | None
+    unfinished: str | None = None
+    """What is wrong with its configuration, where it is disabled all the same."""
 
     def wants(self, now: datetime) -> list[str]:
         """What wants a hand at this time; a blocked service wants none."""
@@ -135,9 +138,9 @@ class Service:
         """As text: a head, what is known, what wants a hand."""
         life = f"running, pid {self.pid}" if self.pid else "not running"
         head = f"{self.name}: {life}{', blocked by disabled=yes' if self.disabled else ''}"
-        known = self.state.lines() if self.state else ["it never ran here"]
+        known = self.state.lines() if self.state else [self.unfinished or "it never ran here"]
         wants = [f"wants a hand: {want}" for want in self.wants(now)]
-        return [head, *(f"  {_one_line(line)}" for line in [*known, *wants])]
+        return [head, *(f"  {one_line(line)}" for line in [*known, *wants])]
 
 
 def _run(run: str) -> str:
@@ -150,8 +153,8 @@ def _second(time: datetime) -> str:
     return instant(time.replace(microsecond=0)).replace(".000000", "")
 
 
-def _one_line(text: str) -> str:
-    """What names and reasons hold must not move a terminal's cursor."""
+def one_line(text: str) -> str:
+    """Text for a terminal. What names and reasons hold must not move a terminal's cursor."""
     return text if text.isprintable() else ascii(text)[1:-1]
 
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vmwatch import calls, cli, problems
+from tests.lab.waiting import wait_for
+from vmwatch import calls, cli, orders, problems
 from vmwatch.ledger import Ledger
 from vmwatch.messages import Event, Source
 from vmwatch.outbox import Outbox
+from vmwatch.presence import Presence
 from vmwatch.protocol import new_run
 from vmwatch.sequence import Position
 from vmwatch.service import Lock
@@ -142,6 +144,18 @@ def test_status_of_a_service_that_never_ran(tmp_path: Path, service: str) -> Non
     assert list((tmp_path / service).iterdir()) == []
 
 
+@pytest.mark.parametrize("service", ["node", "master"])
+def test_status_of_a_blocked_service_whose_file_is_not_finished(tmp_path: Path, service: str) -> None:
+    file = tmp_path / f"{service}.conf"
+    file.write_text("disabled=yes\n")
+    file.chmod(0o640)
+    code, out, error = vmwatch("status", service, file)
+    assert (code, error) == (0, "")
+    assert out.startswith(f"vmwatch-{service}: not running, blocked by disabled=yes\n  {file}: ")
+    file.write_text("disabled=no\n")
+    assert vmwatch("status", service, file)[0] == 78
+
+
 def test_status_of_a_blocked_service_wants_nothing(tmp_path: Path) -> None:
     file = configure(tmp_path, "node", more="disabled=yes\n")
     said = "vmwatch-node: not running, blocked by disabled=yes\n  it never ran here\n"
@@ -185,11 +199,26 @@ def test_status_of_a_master(tmp_path: Path, ledger: Ledger) -> None:
 
 
 @pytest.mark.usefixtures("running")
-def test_calls_that_the_panel_does_not_take_want_a_hand(tmp_path: Path, ledger: Ledger) -> None:
-    enqueue(ledger, "web", time=NOW - timedelta(hours=1))
-    code, shown = status(tmp_path, "master")
+@pytest.mark.parametrize("func", ["vm.event", "vmwatch.problem", "vmwatch.statistics"])
+def test_calls_that_the_panel_does_not_take_want_a_hand(tmp_path: Path, func: str) -> None:
+    configure(tmp_path, "master")
+
+    def an_hour_ago() -> float:
+        return time.monotonic() - 3600
+
+    with closing(Ledger(tmp_path / "master/ledger.db", clock=an_hour_ago)) as ledger:
+        with ledger.transaction() as transaction:
+            add = transaction.enqueue_latest if func == "vmwatch.statistics" else transaction.enqueue
+            add("key", func, {"name": "web"})
+        code, shown = status(tmp_path, "master")
     assert code == 1
     assert shown["wants"][0].startswith("the panel does not take calls: 1 wait, since ")
+
+
+@pytest.mark.usefixtures("running")
+def test_a_call_of_an_event_that_came_late_has_not_waited(tmp_path: Path, ledger: Ledger) -> None:
+    enqueue(ledger, "web", time=NOW - timedelta(hours=1))
+    assert status(tmp_path, "master")[0] == 0
 
 
 @pytest.mark.usefixtures("running")
@@ -201,7 +230,7 @@ def test_a_call_put_aside_is_shown_with_its_reason(tmp_path: Path, ledger: Ledge
     with ledger.transaction() as transaction:
         transaction.park(call, "value: no such type (type)")
     code, shown = status(tmp_path, "master")
-    assert (code, shown["wants"]) == (1, ["calls put aside: 1"])
+    assert (code, shown["wants"]) == (1, ["calls put aside: 1 (vmwatch parked)"])
     _, out, _ = vmwatch("status", "master", tmp_path / "master.conf")
     assert "put aside: 1 x vm.event vm web\\x1b[2J: value: no such type (type)\n" in out
 
@@ -278,3 +307,81 @@ def test_a_wrong_configuration_of_one_service_does_not_hide_the_other(
     out, error = capsys.readouterr()
     assert out.startswith("vmwatch-master: not running\n")
     assert error.startswith(f"vmwatch: {files['node']}:1: node_id=none: expected ")
+
+
+# --- vmwatch parked, vmwatch forget-node ---
+
+
+def put_aside(ledger: Ledger, name: str) -> None:
+    enqueue(ledger, name)
+    ledger.take_new()
+    call = ledger.first(f"vm {name}")
+    assert call is not None
+    with ledger.transaction() as transaction:
+        transaction.park(call, "value: no such type (type)")
+        problems.begin(transaction, "call_refused", None, name=name, text="refused")
+
+
+def while_the_master_runs(ledger: Ledger, folder: Path, *arguments: str | Path) -> tuple[int, str, str]:
+    """What the command says and returns while this process does a master's part."""
+    command = [sys.executable, "-m", "vmwatch.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        wait_for(
+            lambda: (
+                orders.carry_out(folder / "master", ledger, Presence(), now=NOW) or running.poll() is not None
+            ),
+            seconds=30,
+            what="an order",
+        )
+        out, error = running.communicate()
+    return running.returncode, out, error
+
+
+@pytest.mark.usefixtures("running")
+def test_calls_put_aside_are_shown_and_forgotten(tmp_path: Path, ledger: Ledger) -> None:
+    file = tmp_path / "master.conf"
+    assert vmwatch("parked", file, "--forget") == (0, "", "")
+    for name in ("web", "mail\x1b[2J"):
+        put_aside(ledger, name)
+    reason = "value: no such type (type)"
+    shown = f"vm.event vm web: {reason}\nvm.event vm mail\\x1b[2J: {reason}\n"
+    assert vmwatch("parked", file) == (0, shown, "")
+    assert [call["about"] for call in json.loads(vmwatch("parked", file, "--json")[1])] == [
+        "vm web",
+        "vm mail\x1b[2J",
+    ]
+    assert status(tmp_path, "master")[0] == 1
+    assert while_the_master_runs(ledger, tmp_path, "parked", file, "--forget") == (0, shown, "")
+    assert vmwatch("parked", file) == (0, "", "")
+    assert status(tmp_path, "master")[0] == 0
+
+
+def test_what_is_ordered_of_a_master_that_does_not_run_waits_for_it(tmp_path: Path, ledger: Ledger) -> None:
+    put_aside(ledger, "web")
+    code, out, error = vmwatch("parked", tmp_path / "master.conf", "--forget")
+    assert (code, error) == (0, "")
+    assert out.endswith("vmwatch-master does not run: it will do so when it starts\n")
+    assert orders.carry_out(tmp_path / "master", ledger, Presence(), now=NOW)
+    assert vmwatch("parked", tmp_path / "master.conf") == (0, "", "")
+
+
+@pytest.mark.usefixtures("running")
+def test_a_node_that_is_gone_for_good_is_forgotten(tmp_path: Path, ledger: Ledger) -> None:
+    file = tmp_path / "master.conf"
+    with ledger.transaction() as transaction:
+        for node in (3, 4):
+            transaction.keep_position(node, Position(run=RUN, seq=812))
+        problems.begin(transaction, "node_silent", 3, text="no heartbeat")
+    unknown = "vmwatch: node 5: the master has never heard of it\n"
+    assert vmwatch("forget-node", "5", file) == (1, "", unknown)
+    speaks = "vmwatch: node 4: it is not silent: stop vmwatch-node there first\n"
+    assert vmwatch("forget-node", "4", file) == (1, "", speaks)
+    assert while_the_master_runs(ledger, tmp_path, "forget-node", "3", file) == (0, "", "")
+    assert [node["node"] for node in status(tmp_path, "master")[1]["state"]["nodes"]] == [4]
+
+
+def test_where_no_master_ran_nothing_is_forgotten(tmp_path: Path) -> None:
+    file = configure(tmp_path, "master")
+    said = f"vmwatch: {tmp_path}/master: vmwatch-master never ran here\n"
+    for arguments in (("parked", file), ("forget-node", "3", file)):
+        assert vmwatch(*arguments) == (1, "", said)

@@ -29,11 +29,11 @@ def test_a_call_may_wait_as_long_as_its_vm_may_be_on_its_way() -> None:
 
 
 def test_each_thing_that_wants_a_hand_is_named() -> None:
-    aside = Aside(func="vm.event", about="vm web", reason="value: no")
+    aside = Aside(id=1, func="vm.event", about="vm web", reason="value: no")
     found = ledger(aside=(aside, aside), problems=("node_silent, node 3",), unread=1).wants(NOW)
     assert found == [
         "open problem: node_silent, node 3",
-        "calls put aside: 2",
+        "calls put aside: 2 (vmwatch parked)",
         "records that a newer version can read: 1",
     ]
 
@@ -42,6 +42,13 @@ def test_what_was_told_once_is_shown_and_left_to_the_panel() -> None:
     once = ledger(told=("events_lost 3",))
     assert "told: events_lost 3" in once.lines()
     assert once.wants(NOW) == []
+
+
+def test_a_file_that_is_not_finished_wants_nothing_while_it_is_disabled() -> None:
+    lacks = "node.conf: connect: missing"
+    service = Service(name="vmwatch-node", disabled=True, pid=None, state=None, unfinished=lacks)
+    assert service.wants(NOW) == []
+    assert service.lines(NOW) == ["vmwatch-node: not running, blocked by disabled=yes", f"  {lacks}"]
 
 
 def test_a_long_list_is_cut_in_text() -> None:

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator has the master forget: calls that were put aside, a node that is gone for good.
+
+An order is an empty file in the master's `state_dir`, whose name says it all. The master alone writes its ledger, of
+which it has much in memory: so it carries the order out, in one transaction, and then removes the file. Killed in
+between, it does so once more, and finds nothing left to forget.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from vmwatch import calls, cluster, problems
+from vmwatch.errors import StorageError
+from vmwatch.protocol import new_run
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from vmwatch.ledger import Ledger, Transaction
+    from vmwatch.presence import Presence
+
+_FILE: Final = re.compile(r"order-(forget-node|forget-aside)-([1-9][0-9]{0,9})", re.ASCII)
+_VM: Final = "vm "  # what the keys of a VM's calls begin with
+
+log = logging.getLogger(__name__)
+
+
+class What(StrEnum):
+    """What is to be forgotten."""
+
+    NODE = "forget-node"
+    """`number`: the node's id."""
+    ASIDE = "forget-aside"
+    """`number`: of the calls put aside, the last one that is to be forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One order."""
+
+    what: What
+    number: int
+
+    def file(self, folder: Path) -> Path:
+        """Where it lies, until it is carried out."""
+        return folder / f"order-{self.what}-{self.number}"
+
+
+def give(folder: Path, order: Order) -> Path:
+    """Lay the order into the master's `state_dir`. Raises StorageError."""
+    file = order.file(folder)
+    try:
+        file.touch()
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}") from None
+    return file
+
+
+def carry_out(folder: Path, ledger: Ledger, presence: Presence, *, now: datetime) -> bool:
+    """Carry out the orders that lie there. Whether there were any. Raises StorageError."""
+    matches = [match for file in folder.glob("order-*") if (match := _FILE.fullmatch(file.name))]
+    for match in matches:
+        order = Order(what=What(match[1]), number=int(match[2]))
+        with ledger.transaction() as transaction:
+            if order.what is What.ASIDE:
+                _forget_aside(transaction, up_to=order.number)
+            else:
+                _forget_node(transaction, ledger, presence, order.number, now=now)
+        order.file(folder).unlink(missing_ok=True)
+    return bool(matches)
+
+
+def _forget_aside(transaction: Transaction, *, up_to: int) -> None:
+    keys = transaction.forget_aside(up_to)
+    log.info("calls put aside are forgotten, as ordered: count=%d", len(keys))
+    for name in {key.removeprefix(_VM) for key in keys if key.startswith(_VM)}:
+        for problem in ("vm_unknown", "call_refused"):
+            problems.end(transaction, problem, None, name=name)
+
+
+def _forget_node(
+    transaction: Transaction, ledger: Ledger, presence: Presence, node: int, *, now: datetime
+) -> None:
+    """A node that is silent. One that speaks would be heard again only in its next session: it is kept."""
+    if not problems.is_raised(ledger, "node_silent", node):
+        log.warning("a node that is not silent is not forgotten: node=%d", node)
+        return
+    log.info("node forgotten, as ordered: node=%d", node)
+    presence.forget(node)
+    run = new_run(int(now.timestamp() * 1e6), node)  # newer than any of the node's, for the panel too
+    for seq, (uuid, (name, _)) in enumerate(sorted(transaction.vms_on(node).items()), start=1):
+        _forget_copy(transaction, uuid, name, node, event_id=f"{node}.{run}.{seq}", now=now)
+    for name in problems.raised_of_vms(ledger, "vm_not_responding", node):
+        problems.end(transaction, "vm_not_responding", node, name=name)
+    for problem in (
+        "call_refused",
+        "libvirt_lost",
+        "node_silent",
+    ):  # the last one last: it hides what was there
+        problems.end(transaction, problem, node)
+    transaction.forget_node(node)
+
+
+def _forget_copy(
+    transaction: Transaction, uuid: str, name: str, node: int, *, event_id: str, now: datetime
+) -> None:
+    """The node is gone, and with it what it ran: told as what nobody saw, unless the VM lives elsewhere."""
+    before = transaction.copies(uuid)
+    rest = {other: copy for other, copy in before.items() if other != node}
+    transaction.keep_copies(uuid, name, rest)
+    told = cluster.untold(before[node].state, None)
+    if told is None or cluster.is_alive(rest):
+        return
+    fields = calls.event_fields(
+        hostnode=node,
+        name=name,
+        type=told[0],
+        subtype=told[1],
+        uuid=uuid,
+        time=now,
+        event_id=event_id,
+        status=cluster.place(rest).status,
+        source="snapshot",
+    )
+    transaction.enqueue(f"{_VM}{name}", "vm.event", fields)
