@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ class Disk:
         if os.geteuid() != 0:
             raise LabError("only root can fill a disk here")
         self._folder = folder
+        self._full_until = 0.0
         script = f"mount -t tmpfs -o size={SIZE},mode=0700 tmpfs {folder} && echo mounted && read -r _"
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
@@ -56,8 +58,13 @@ class Disk:
     def seen_from_outside(self) -> Path:
         return Path(f"/proc/{self._holder.pid}/root{self._folder}")
 
+    def was_full(self, since: float) -> bool:
+        """Whether it had no room at any moment since then."""
+        return self._full_until >= since
+
     def fill(self) -> None:
         """Leave no byte free."""
+        self._full_until = float("inf")
         with (
             (self.seen_from_outside / _FILLER).open("ab", buffering=0) as filler,
             contextlib.suppress(OSError),
@@ -67,4 +74,5 @@ class Disk:
 
     def free(self) -> None:
         """Give back what `fill` took."""
+        self._full_until = time.time()
         (self.seen_from_outside / _FILLER).unlink(missing_ok=True)

@@ -57,7 +57,7 @@ _LASTING: Final = {
     Kind.FREEZE_PANEL_BEYOND_TIMEOUT: (_PANEL_TIMEOUT + 0.5, _PANEL_TIMEOUT + 2),
 }
 _LASTING_ELSE: Final = (0.0, 2.0)
-_AT_ONCE: Final = (1, 2, 2, 3, 3)  # faults in a round, as often as each stands there
+_AT_ONCE: Final = (1, 2, 2, 3, 4)  # faults in a round, as often as each stands there
 _LONG_EVERY: Final = 8  # decks
 
 

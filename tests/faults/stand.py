@@ -48,6 +48,9 @@ CATCH_UP_SECONDS: Final = 3.0
 """So long a node that was frozen, or had no room, has to hear and keep what libvirt told meanwhile. If it is killed
 before, what it had not kept is gone: docs/architecture.md, *Who loses what when what dies*."""
 
+START_SECONDS: Final = 2.0
+"""A service opens its file within this time after its start."""
+
 _LIBVIRT_GONE: Final = 69
 
 
@@ -239,11 +242,18 @@ class Stand:
         self.diary.write(f"{part.name} ended with {code}")
         if code == _LIBVIRT_GONE and broken is not None and time.time() <= broken.end:
             self._goes_away(part, broken.start)
+        elif self._starts_in_vain(part):
+            self._goes_away(part, time.time() - MARGIN)
         else:
             self.deaths.append(f"{part.name} ended with {code}: {part.service.output()[-600:].strip()}")
             self._goes_away(part, time.time() - MARGIN)
         self._look_into(part)
         self._revive(part)
+
+    def _starts_in_vain(self, part: Part) -> bool:
+        """Whether it has ended before it was ready for want of room: its unit tries again, as we do."""
+        disk = self.disks.get(part.name)
+        return disk is not None and not part.is_ready and disk.was_full(since=time.time() - START_SECONDS)
 
     def _see_ready(self, part: Part) -> None:
         if part.is_ready or part.is_doomed:
