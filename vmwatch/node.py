@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import socket
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from vmwatch.hypervisor import DomainEvent
 
 _WAIT: Final = Flag(name="wait", help="wait for libvirt at the start instead of exiting with 69")
-_LIBVIRT_RETRY_SECONDS: Final = 0.25
+_LIBVIRT_RETRY_SECONDS: Final = 0.1
+_DOUBT_SECONDS: Final = (0.5, 2.0, 5.0, 10.0)  # after the connection, then after each other, and so on
 _MASTER_RETRY_SECONDS: Final = (0.1, 0.2, 0.25)  # after the first, second, ... attempt in a row
 _WARNING_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 1.0
@@ -166,8 +168,9 @@ async def _until_lost(
 ) -> str:
     """The reason of the loss. Until then, what no event tells is looked for where there is reason to."""
     looking = [
-        asyncio.create_task(recorder.compare_when_forgotten(hypervisor)),
+        asyncio.create_task(recorder.compare_when_in_doubt(hypervisor)),
         asyncio.create_task(transients.follow(hypervisor)),
+        asyncio.create_task(_doubt(recorder)),
     ]
     try:
         either: set[asyncio.Future[Any]] = {*looking, lost}
@@ -177,6 +180,17 @@ async def _until_lost(
         for task in looking:
             task.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
+
+
+async def _doubt(recorder: Recorder) -> None:
+    """Have the list compared now and then: libvirtd tells nobody of a guest that it finds gone when it starts.
+
+    Finding out may take it a moment, or, where a QEMU was wedged by then and is killed later, days.
+    Source: qemuProcessReconnect of libvirt's src/qemu/qemu_process.c makes no event where it fails. Seen with 9.0.
+    """
+    for seconds in itertools.chain(_DOUBT_SECONDS, itertools.repeat(_DOUBT_SECONDS[-1])):
+        await asyncio.sleep(seconds)
+        recorder.doubt()
 
 
 async def _speak(stream: Stream, endpoint: Endpoint, keys: Keys) -> Never:

@@ -30,9 +30,9 @@ class Patience:
         self._out: set[Future[Any]] = set()
 
     async def call(
-        self, call: Callable[[], T], *, seconds: float, discard: Callable[[T], object] = lambda _: None
+        self, call: Callable[[], T], *, seconds: float | None, discard: Callable[[T], object] = lambda _: None
     ) -> T:
-        """What `call` returns or raises; TimeoutError after `seconds`, or at once when too many are out.
+        """What `call` returns or raises; TimeoutError after `seconds`, if any, or at once when too many are out.
 
         A result that comes too late, or that a cancelled caller no longer takes, goes to `discard`.
         """
@@ -59,7 +59,7 @@ class Patience:
             discard(value)
 
 
-async def _outcome(outcome: Future[T], seconds: float, discard: Callable[[T], object]) -> T:
+async def _outcome(outcome: Future[T], seconds: float | None, discard: Callable[[T], object]) -> T:
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     outcome.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))

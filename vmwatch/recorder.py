@@ -36,6 +36,9 @@ libvirtd sends the two from different threads, and at our end an event takes two
 a newer one, it would tell a change that the comparison has told already.
 """
 
+_PATIENT_SECONDS: Final = 1.0
+"""The same where nobody waits for the comparison: a busy libvirtd may be late by more."""
+
 _AT_ONCE: Final = 512  # events in a commit: one that fails has not cost much
 
 HELD: Final = 10_000
@@ -96,7 +99,7 @@ class Recorder:
                 self._heard.popleft()
         return True
 
-    async def compare(self, hypervisor: Hypervisor) -> None:
+    async def compare(self, hypervisor: Hypervisor, *, straggler: float = _STRAGGLER_SECONDS) -> None:
         """Find what no event told, and keep it. VMs that change meanwhile are read again."""
         settled: set[str] = set()  # compared, or told of by events that came after the comparison
         since = self._since()
@@ -104,7 +107,7 @@ class Recorder:
             self._touched.clear()
             forgotten = self._forgotten
             domains = await hypervisor.list_domains()
-            await asyncio.sleep(_STRAGGLER_SECONDS)
+            await asyncio.sleep(straggler)
             await self._keep_all()
             now = self._clock()
             skip = self._touched | settled
@@ -121,11 +124,15 @@ class Recorder:
         self._in_doubt.clear()
         self._write(partial(self._outbox.confirm, now))
 
-    async def compare_when_forgotten(self, hypervisor: Hypervisor) -> Never:
-        """Compare whenever events were forgotten and others can be kept again. Raises HypervisorLost, Damaged."""
+    def doubt(self) -> None:
+        """Have the list compared once more: somebody has reason to think that a change was not told."""
+        self._in_doubt.set()
+
+    async def compare_when_in_doubt(self, hypervisor: Hypervisor) -> Never:
+        """Compare when asked to, and when what was forgotten can be found. Raises HypervisorLost, Damaged."""
         while True:
             await self._in_doubt.wait()
-            await self.compare(hypervisor)
+            await self.compare(hypervisor, straggler=_PATIENT_SECONDS)
 
     def confirm(self) -> None:
         """Keep how long nothing was missed: libvirt is connected, as far as one can know.

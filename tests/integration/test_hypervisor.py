@@ -220,6 +220,12 @@ async def test_a_libvirtd_killed_under_a_call_is_lost_once(driver: Host) -> None
     assert len(listener.lost) == 1
 
 
+async def until_thread(name: str) -> None:
+    """Return as soon as a call is made in a thread of this name."""
+    while all(thread.name != name for thread in threading.enumerate()):  # noqa: ASYNC110 (each step counts)
+        await asyncio.sleep(0)
+
+
 def unread(descriptor: int) -> int:
     """How many of libvirt's messages lie unread in a connection. Each begins with its length."""
     content = b""
@@ -243,7 +249,7 @@ async def test_what_came_from_libvirt_before_it_was_lost_is_told(driver: Host, b
         came = unread(descriptor)
         if by_a_call:
             listing = asyncio.create_task(hypervisor.list_domains())
-            await asyncio.sleep(0)
+            await until_thread("libvirt-list")
             wait_for(lambda: unread(descriptor) == 0, seconds=DEADLINE, what="the call's thread to read")
         driver.kill_libvirtd()
         if by_a_call:
@@ -259,8 +265,7 @@ async def test_a_connection_that_is_given_up_while_it_registers_leaves_nothing(d
     before, pid, listener = belongings(), driver.libvirtd.pid, Listener()
     connect = Hypervisor.connect(driver.test_uri, on_event=listener.on_event, on_lost=listener.on_lost)
     connecting = asyncio.create_task(connect)
-    while all(thread.name != "libvirt" for thread in threading.enumerate()):  # noqa: ASYNC110 (each step)
-        await asyncio.sleep(0)
+    await until_thread("libvirt")
     os.kill(pid, signal.SIGSTOP)  # it registers, and there are five answers to wait for
     connecting.cancel()
     await asyncio.wait({connecting}, timeout=0.1)

@@ -248,7 +248,7 @@ async def test_what_is_more_than_memory_holds_is_found_when_there_is_room(
     async with node(tmp_path) as own, own.listening(driver) as hypervisor:
         await own.recorder.compare(hypervisor)
         confirmed = own.outbox.confirmed
-        comparing = asyncio.create_task(own.recorder.compare_when_forgotten(hypervisor))
+        comparing = asyncio.create_task(own.recorder.compare_when_in_doubt(hypervisor))
         with full_disk(own.outbox):
             for number in range(600):
                 own.recorder.hear(heard(number))
