@@ -72,7 +72,10 @@ def carry_out(folder: Path, ledger: Ledger, presence: Presence, *, now: datetime
                 _forget_aside(transaction, up_to=order.number)
             else:
                 _forget_node(transaction, ledger, presence, order.number, now=now)
-        order.file(folder).unlink(missing_ok=True)
+        try:
+            order.file(folder).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{order.file(folder)}: {error.strerror}") from None
     return bool(matches)
 
 
