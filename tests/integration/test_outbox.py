@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -181,6 +182,40 @@ def test_what_is_read_is_what_follows(tmp_path: Path) -> None:
         rest = outbox.read(after=first[-1].id, limit=100)
         assert [record.seq for record in first + rest] == list(range(11))
         assert outbox.read(after=rest[-1].id, limit=1) == []
+
+
+MILLION = 1_000_000
+
+
+def seconds_to_open(folder: Path) -> float:
+    """To what a session sends first; the best of a few, for the machine has other things to do."""
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        with opened(folder) as outbox:
+            assert outbox.read(after=outbox.window_before(0), limit=1)
+            took.append(time.monotonic() - began)
+    return min(took)
+
+
+def test_a_start_takes_no_longer_with_a_million_records(tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for folder in (tmp_path, tmp_path / "few"):
+        with opened(folder) as outbox:
+            outbox.append([STARTED])
+    numbers = f"WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {MILLION})"
+    copies = "SELECT 1000 + x, run, seq, span, kind, body, checksum FROM record, n WHERE seq = 1"
+    with closing(sqlite3.connect(tmp_path / "state/outbox.db", isolation_level=None)) as sql:
+        sql.execute(f"{numbers} INSERT INTO record {copies}")
+        assert sql.execute("SELECT count(*) > ? FROM record", (MILLION,)).fetchone() == (1,)
+        sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with opened(tmp_path) as outbox:
+        outbox.append([STOPPED])
+    few, many = seconds_to_open(tmp_path / "few"), seconds_to_open(tmp_path)
+    print(f"start: {few * 1000:.1f} ms with a few records, {many * 1000:.1f} ms with a million")
+    (tmp_path / "state/outbox.db").unlink()  # a quarter of a gigabyte
+    assert many < 0.1
+    assert many < 5 * few
 
 
 # --- the limit ---
