@@ -106,7 +106,7 @@ def holes(told: Iterable[Told], kept: Mapping[tuple[int, str], int]) -> list[Vio
         top = max(kept.get(stream, 0), max(arrived[stream], default=0))
         missing = sorted(set(range(1, top + 1)) - arrived[stream])
         if missing:
-            text = f"records {_ranges(missing)} of run {stream[1]} never arrived, of {top}"
+            text = f"records {_ranges(missing)} of run {stream[1]} never arrived"
             found += [Violation(wrong=Wrong.HOLE, node=stream[0], vm="", text=text)]
     return found
 
