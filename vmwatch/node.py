@@ -48,6 +48,8 @@ _PULSE_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
 _DAMAGE_SECONDS: Final = 60.0
 _DAMAGE_PAUSE_SECONDS: Final = 2.0
+_READING_SECONDS: Final = 60.0  # of statistics, at most: one wedged guest holds up the first that meets it
+_LEAST_READING_SECONDS: Final = 10.0  # 10 ms a running domain
 _ANSWER_SECONDS: Final = 10.0
 """A QEMU that has not answered for so long does not respond; libvirt itself waits without end."""
 
@@ -246,7 +248,8 @@ async def _confirm(recorder: Recorder, seconds: float, listening: asyncio.Event)
 
 async def _collect(stream: Stream, settings: NodeSettings, listening: asyncio.Event) -> Never:
     """Offer the statistics of all VMs, as soon as libvirt is there and every interval."""
-    statistics = Statistics(settings.libvirt_uri)
+    seconds = min(max(settings.statistics_interval, _LEAST_READING_SECONDS), _READING_SECONDS)
+    statistics = Statistics(settings.libvirt_uri, seconds=seconds)
     await listening.wait()
     while True:
         domains = await statistics.read()
