@@ -25,11 +25,11 @@ MOST_OF_A_KEY: Final = 32
 
 
 class Backlog:
-    """What was read ahead. `passed`: the keys that have calls which were passed over."""
+    """What was read ahead."""
 
-    def __init__(self, passed: Iterable[str]) -> None:
+    def __init__(self) -> None:
         """Nothing has been read yet."""
-        self._passed = set(passed)
+        self._passed: set[str] = set()
         self._ahead: dict[str, deque[Call]] = {}
         self.size = 0
         """Calls that are here."""
@@ -39,6 +39,11 @@ class Backlog:
         """The keys that have calls which were passed over: all others have none that was read and is not here."""
         return self._passed
 
+    @property
+    def most(self) -> int:
+        """How many calls of one key may be here, as much as there is of all keys now."""
+        return self._most(self.size)
+
     def divide(self, calls: Iterable[Call]) -> tuple[list[Call], list[Call]]:
         """Of calls that were read: those to keep here, and those to pass over. Changes nothing."""
         keep: list[Call] = []
@@ -47,7 +52,7 @@ class Backlog:
         full = set[str]()
         for call in calls:
             key = call.key
-            most = MOST_OF_A_KEY if self.size + len(keep) < FEW else 1
+            most = self._most(self.size + len(keep))
             if key in self._passed or key in full or len(self._ahead.get(key, ())) + here[key] >= most:
                 full.add(key)
                 over.append(call)
@@ -62,7 +67,7 @@ class Backlog:
         self._keep(keep)
 
     def bring(self, key: str, calls: Iterable[Call], *, more: bool) -> None:
-        """The key's next calls that were passed over; `more`: there are others."""
+        """The key's next calls that were passed over, `most` of them; `more`: there are others."""
         if not more:
             self._passed.discard(key)
         self._keep(calls)
@@ -81,6 +86,10 @@ class Backlog:
         self.size -= 1
         if not ahead:
             del self._ahead[call.key]
+
+    @staticmethod
+    def _most(size: int) -> int:
+        return MOST_OF_A_KEY if size < FEW else 1
 
     def _keep(self, calls: Iterable[Call]) -> None:
         for call in calls:

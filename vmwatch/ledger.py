@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vmwatch import ledger_schema
-from vmwatch.backlog import MOST_OF_A_KEY, Backlog
+from vmwatch.backlog import Backlog
 from vmwatch.calls import Call, event_fields
 from vmwatch.cluster import Copy
 from vmwatch.database import Database
@@ -48,7 +48,10 @@ _ANOMALIES: Final = 1_000
 READ_AT_ONCE: Final = 256
 """Calls."""
 
-_CALL: Final = "SELECT id, key, time, func, fields, hostnode, event_id, status FROM call WHERE passed ="
+_CALL: Final = "SELECT id, key, time, func, fields, hostnode, event_id, status FROM call"
+_LAST_ID: Final = (  # of each table by itself: so SQLite reads one row, and not all
+    "SELECT max(coalesce((SELECT max(id) FROM call), 0), coalesce((SELECT max(id) FROM latest), 0))"
+)
 _ENQUEUE: Final = (
     "INSERT INTO call (id, key, time, func, fields, hostnode, event_id, status)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -248,12 +251,11 @@ class Ledger:
         )
         with self._database.reading() as sql:
             self._kept = _read_kept(sql)
-            last = sql.execute("SELECT max(id) FROM (SELECT id FROM call UNION ALL SELECT id FROM latest)")
-            self._ids = itertools.count(1 + (last.fetchone()[0] or 0))
-            passed = {key for (key,) in sql.execute("SELECT DISTINCT key FROM call WHERE passed = 1")}
-            self._new = passed | {key for (key,) in sql.execute("SELECT key FROM latest")}
-        self._backlog = Backlog(passed)
-        self._read_to = 0
+            (last,) = sql.execute(_LAST_ID).fetchone()
+            self._ids = itertools.count(1 + last)
+            self._new = {key for (key,) in sql.execute("SELECT key FROM latest")}
+        self._backlog = Backlog()
+        self._read_to = 0  # an earlier process may have read further: who was passed over then is read anew
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -283,7 +285,8 @@ class Ledger:
         keep, over = self._backlog.divide(calls)
         if over:
             with self._database.transaction() as sql:
-                sql.executemany("UPDATE call SET passed = 1 WHERE id = ?", [(call.id,) for call in over])
+                query = "UPDATE call SET passed = 1 WHERE id = ? AND passed = 0"
+                sql.executemany(query, [(call.id,) for call in over])
         self._backlog.add(keep, over)
         if calls:
             self._read_to = calls[-1].id
@@ -323,16 +326,19 @@ class Ledger:
         self._database.close()
 
     def _read_on(self) -> list[Call]:
-        query = f"{_CALL} 0 AND id > ? ORDER BY id LIMIT ?"
-        with self._database.reading() as sql:
-            return [_call(row) for row in sql.execute(query, (self._read_to, READ_AT_ONCE)).fetchall()]
+        query = f"{_CALL} WHERE id > ? ORDER BY id LIMIT ?"
+        return self._read(query, self._read_to, READ_AT_ONCE)
 
     def _bring(self, key: str) -> None:
-        """Read calls of the key that were passed over."""
-        query = f"{_CALL} 1 AND key = ? ORDER BY id LIMIT ?"
+        """Read calls of the key that were passed over, which are made before all that was not read yet."""
+        query = f"{_CALL} WHERE passed = 1 AND key = ? AND id <= ? ORDER BY id LIMIT ?"
+        most = self._backlog.most
+        calls = self._read(query, key, self._read_to, most + 1)
+        self._backlog.bring(key, calls[:most], more=len(calls) > most)
+
+    def _read(self, query: str, *values: str | int) -> list[Call]:
         with self._database.reading() as sql:
-            calls = [_call(row) for row in sql.execute(query, (key, MOST_OF_A_KEY + 1)).fetchall()]
-        self._backlog.bring(key, calls[:MOST_OF_A_KEY], more=len(calls) > MOST_OF_A_KEY)
+            return [_call(row) for row in sql.execute(query, values).fetchall()]
 
     def _latest(self, key: str) -> Call | None:
         with self._database.reading() as sql:

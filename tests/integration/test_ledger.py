@@ -6,18 +6,22 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.lab.waiting import wait_for
-from vmwatch.backlog import MOST_OF_A_KEY
+from vmwatch.backlog import FEW, MOST_OF_A_KEY
 from vmwatch.cluster import Copy
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
-from vmwatch.ledger import Ledger
+from vmwatch.ledger import READ_AT_ONCE, Ledger
 from vmwatch.protocol import Envelope, Message, Run
 from vmwatch.sequence import Position
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from vmwatch.calls import Call
 
+KEYS = st.sampled_from("abc")
 RUN = Run("0" * 31 + "1")
 NEXT = Run("0" * 31 + "2")
 
@@ -55,15 +60,20 @@ def first(ledger: Ledger, key: str) -> Call:
     return call
 
 
-def drain(ledger: Ledger, key: str) -> list[str]:
-    values = []
-    while ledger.take_new():
-        pass
-    while call := ledger.first(key):
+def make(ledger: Ledger, key: str, most: int) -> list[str]:
+    """Make so many of the key's calls, of those that were read."""
+    values: list[str] = []
+    while len(values) < most and (call := ledger.first(key)):
         values.append(call.fields["value"])
         with ledger.transaction() as transaction:
             transaction.done(call)
     return values
+
+
+def drain(ledger: Ledger, key: str) -> list[str]:
+    while ledger.take_new():
+        pass
+    return make(ledger, key, 10_000)
 
 
 def test_calls_of_one_key_come_in_the_order_of_their_coming(ledger: Ledger) -> None:
@@ -202,6 +212,104 @@ def test_who_has_much_to_tell_is_passed_over_and_nothing_of_it_is_lost(tmp_path:
         assert drain(ledger, "vm a") == ["again"]
 
 
+def test_order_survives_a_restart_though_its_first_calls_come_after_many_others(tmp_path: Path) -> None:
+    """What was passed over is marked in the file; what stood before it, and between, must be read first."""
+    others, many = 2 * READ_AT_ONCE - MOST_OF_A_KEY - 4, [str(number) for number in range(2 * MOST_OF_A_KEY)]
+    with opened(tmp_path) as ledger:
+        for number in range(others):
+            enqueue(ledger, f"vm {number}", "1")
+        enqueue(ledger, "vm a", *many)
+        while ledger.take_new():
+            pass
+    with opened(tmp_path) as ledger:
+        made = []
+        while keys := ledger.take_new():
+            if "vm a" in keys:
+                made += make(ledger, "vm a", MOST_OF_A_KEY + 1)
+        assert made + drain(ledger, "vm a") == many
+
+
+class Making:
+    """As the delivery does: a key that was told to have calls is asked for them, until there are none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.enqueued: Counter[str] = Counter()
+        self.made: defaultdict[str, list[str]] = defaultdict(list)
+        self.told: set[str] = set()
+        self.ledger = Ledger(folder / "ledger.db", clock=lambda: 0.0)
+
+    def enqueue(self, key: str, count: int) -> None:
+        had = self.enqueued[key]
+        enqueue(self.ledger, key, *map(str, range(had, had + count)))
+        self.enqueued[key] += count
+
+    def read(self, _: str, count: int) -> None:
+        for _number in range(count):
+            self.told |= self.ledger.take_new()
+
+    def make(self, key: str, count: int) -> None:
+        made = make(self.ledger, key, count if key in self.told else 0)
+        self.made[key] += made
+        if len(made) < count:
+            self.told.discard(key)
+
+    def restart(self, _: str, __: int) -> None:
+        self.ledger.close()
+        self.told.clear()
+        self.ledger = Ledger(self.folder / "ledger.db", clock=lambda: 0.0)
+
+
+STEPS = st.tuples(st.sampled_from(["enqueue", "read", "make", "restart"]), KEYS, st.integers(1, 80))
+
+
+@settings(max_examples=25, deadline=None)
+@given(steps=st.lists(STEPS, max_size=40))
+def test_each_key_is_made_in_order_and_whole_whatever_is_read_when(steps: list[tuple[str, str, int]]) -> None:
+    with TemporaryDirectory() as folder:
+        making = Making(Path(folder))
+        for what, key, count in steps:
+            getattr(making, what)(key, count)
+        making.read("", 100)
+        for key in making.enqueued:
+            making.make(key, 10_000)
+        making.ledger.close()
+    for key, count in making.enqueued.items():
+        assert making.made[key] == [str(number) for number in range(count)]
+
+
+def test_what_is_brought_back_is_not_much_either(ledger: Ledger) -> None:
+    """A panel that comes back finds each of many VMs with much to tell: memory holds a part of it."""
+    keys = [f"vm {number}" for number in range(FEW // 2)]
+    with ledger.transaction() as transaction:
+        for number in range(7):
+            for key in keys:
+                transaction.enqueue(key, "vm.event", {"value": str(number)})
+    while ledger.take_new():
+        pass
+    for number in range(3):
+        for key in keys:
+            call = ledger.first(key)
+            assert call is not None
+            assert call.fields == {"value": str(number)}
+            assert ledger._backlog.size <= FEW + MOST_OF_A_KEY
+            with ledger.transaction() as transaction:
+                transaction.done(call)
+
+
+def test_a_start_is_as_short_with_much_that_was_passed_over(tmp_path: Path) -> None:
+    """Each reading takes a moment, whatever is marked: the event loop waits for it."""
+    with opened(tmp_path) as ledger:
+        enqueue(ledger, "vm a", *map(str, range(10 * READ_AT_ONCE)))
+        while ledger.take_new():
+            pass
+        enqueue(ledger, "vm b", "1")
+    with opened(tmp_path) as ledger:
+        assert "vm b" not in ledger.take_new()
+        while "vm b" not in (keys := ledger.take_new()):
+            assert keys == {"vm a"}
+
+
 def test_what_cannot_be_marked_is_read_again_and_once_only(ledger: Ledger) -> None:
     many = [str(number) for number in range(2 * MOST_OF_A_KEY)]
     enqueue(ledger, "vm a", *many)
@@ -302,7 +410,7 @@ def test_a_file_of_a_version_to_come_is_left_alone(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from vmwatch.ledger import Ledger
+from vmwatch.ledger import READ_AT_ONCE, Ledger
 from vmwatch.protocol import Run
 from vmwatch.sequence import Position
 ledger = Ledger(Path(sys.argv[1]), clock=lambda: 0.0)
