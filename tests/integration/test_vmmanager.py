@@ -165,11 +165,17 @@ def chunked(request: Request) -> None:
     request.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(OK), OK))
 
 
+def folded(request: Request) -> None:
+    """Headers that say nothing, one of them going on in lines that look like others."""
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: 1\r\n Content-Length: 3\r\n\tContent-Length: 4\r\n")
+    request.wfile.write(b"content-length:  %d\r\nX-B: 2\r\n\r\n%s" % (len(OK), OK))
+
+
 def refuse(request: Request) -> None:
     request.reply(b'{"doc":{"error":{"$type":"value","$object":"name","msg":{"$":"Bad"}}}}', status=400)
 
 
-@pytest.mark.parametrize("answer", [say_ok, chunked])
+@pytest.mark.parametrize("answer", [say_ok, chunked, folded])
 def test_one_connection_serves_many_calls(serve: Serve, connect: Connect, answer: Answer) -> None:
     server = serve(answer)
     panel = connect(server.url)
