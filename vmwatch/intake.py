@@ -76,16 +76,28 @@ class Intake:
         self._warnings = Throttle(seconds=WARNING_SECONDS)
         self._duplicates = Duplicates()
         self._heard = True
+        self._current: set[int] = set()  # of a batch: nodes that have nothing more under way, once it is kept
         for node in ledger.nodes():
             presence.heard(node, interval=DEFAULT_INTERVAL, now=monotonic())
 
     def accept(self, untrusted_frames: Iterable[bytes]) -> None:
         """Verify, apply and keep a batch; when it returns, it is durable. StorageError: none of it was taken."""
         self._ledger.check_room()
+        self._current.clear()
         with self._ledger.transaction() as transaction:
             for untrusted_frame in untrusted_frames:
                 if message := self._verified(untrusted_frame):
                     self._take(transaction, message)
+        for node in self._current:
+            self._presence.current(node, now=self._monotonic())
+
+    def look_around(self) -> bool:
+        """Find who is silent, and what runs twice. Whether the panel is told of anything. Raises StorageError.
+
+        To be asked every second or so.
+        """
+        silent, duplicates = self.find_silent(), self.find_duplicates()
+        return silent or duplicates
 
     def find_silent(self) -> bool:
         """Raise a problem for each node that is silent now. Whether there is any."""
@@ -103,7 +115,6 @@ class Intake:
         """Raise a problem for each VM that runs on two nodes, solve those that no longer do. Whether any changed."""
         if not (self._heard or self._duplicates.watching):
             return False
-        self._heard = False
         running_twice = self._ledger.running_twice()
         duplicates = self._duplicates.look(
             running_twice, now=self._monotonic(), current_since=self._presence.current_since
@@ -111,6 +122,7 @@ class Intake:
         told = problems.raised_of_vms(self._ledger, "duplicate", None)
         raised, solved = duplicates.keys() - told, told - running_twice.keys()
         if not (raised or solved):
+            self._heard = False
             return False
         with self._ledger.transaction() as transaction:
             for name in raised:
@@ -118,6 +130,7 @@ class Intake:
                 problems.begin(transaction, "duplicate", None, name=name, text=text)
             for name in solved:
                 problems.end(transaction, "duplicate", None, name=name)
+        self._heard = False
         return True
 
     def _verified(self, untrusted_frame: bytes) -> Message | None:
@@ -218,7 +231,7 @@ class Intake:
         )
         position = transaction.position(envelope.node)
         if position is not None and (position.run, position.seq) == (envelope.run, body.top):
-            self._presence.current(envelope.node, now=self._monotonic())
+            self._current.add(envelope.node)
         problems.end(transaction, "node_silent", envelope.node)
         if body.libvirt is LibvirtState.LOST:
             text = "vmwatch-node has no connection to libvirt"

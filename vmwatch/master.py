@@ -106,7 +106,7 @@ async def _look_around(intake: Intake, delivery: Delivery) -> Never:
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         try:
-            if intake.find_silent() or intake.find_duplicates():
+            if intake.look_around():
                 delivery.wake()
         except StorageError as error:
             log.error("cannot keep what is wrong in the cluster: %s", error)  # noqa: TRY400 (expected)

@@ -521,3 +521,58 @@ def test_nodes_whose_records_are_still_under_way_make_no_duplicate(master: Maste
     master.now += 1.1
     master.accept(beat(0, node=1, top=2), beat(0, node=2, top=1))
     assert not master.intake.find_duplicates()
+
+
+def test_who_is_silent_does_not_hide_what_runs_twice(master: Master) -> None:
+    master.accept(hello(node=3), beat(0, node=3))
+    master.now += 3.1
+    assert master.intake.look_around()
+    duplicate(master)
+    assert master.intake.look_around()
+    assert master.problems() == ["node_silent raised 3", "duplicate raised None"]
+
+
+def failing(master: Master, *, fails: bool) -> None:
+    """Every write fails, as on a disk that died."""
+    with master.ledger._database.reading() as sql:
+        sql.execute(f"PRAGMA query_only = {int(fails)}")
+
+
+def take_on_a_full_disk(master: Master, *frames: bytes) -> None:
+    """The batch is read to its end, and then there is no room to keep it."""
+    with master.ledger._database.reading() as sql:
+        (pages,) = sql.execute("PRAGMA page_count").fetchone()
+        sql.execute(f"PRAGMA max_page_count={pages}")
+        try:
+            master.accept(*frames, event(3, name="n" * 200_000))
+        finally:
+            sql.execute("PRAGMA max_page_count=100000")
+
+
+def test_a_node_whose_batch_was_not_kept_has_not_told_all(master: Master) -> None:
+    """A migration's two ends run for the ledger, which could not keep that one stopped: no duplicate."""
+    for node in (1, 2):
+        began = frame(Kind.BEGIN, BEGIN, 0, node=node)
+        master.accept(hello(node=node), began, frame(Kind.EVENT, EVENT, 1, node=node))
+    master.intake.find_duplicates()
+    master.now += 1.1
+    master.accept(beat(0, node=2, top=1))
+    stopped = frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="migrated"), 2)
+    with pytest.raises(StorageError):
+        take_on_a_full_disk(master, stopped, beat(0, top=2))
+    assert not master.intake.find_duplicates()
+    master.accept(stopped, beat(0, top=2))
+    assert not master.intake.find_duplicates()
+    assert master.problems() == []
+
+
+def test_a_solved_duplicate_that_cannot_be_kept_is_told_later(master: Master) -> None:
+    duplicate(master)
+    assert master.intake.find_duplicates()
+    master.accept(frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="destroyed"), 2))
+    failing(master, fails=True)
+    with pytest.raises(StorageError):
+        master.intake.find_duplicates()
+    failing(master, fails=False)
+    assert master.intake.find_duplicates()
+    assert master.problems() == ["duplicate raised None", "duplicate solved None"]
