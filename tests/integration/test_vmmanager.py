@@ -166,9 +166,11 @@ def chunked(request: Request) -> None:
 
 
 def folded(request: Request) -> None:
-    """Headers that say nothing, one of them going on in lines that look like others."""
-    request.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: 1\r\n Content-Length: 3\r\n\tContent-Length: 4\r\n")
-    request.wfile.write(b"content-length:  %d\r\nX-B: 2\r\n\r\n%s" % (len(OK), OK))
+    """Headers that say nothing, going on in lines that would say something after another one."""
+    request.wfile.write(
+        b"HTTP/1.1 200 OK\r\nX-A: 1\r\n Content-Length: 3\r\nContent-Length: %d\r\n" % len(OK)
+    )
+    request.wfile.write(b"X-B: 2\r\n\t4\r\n\r\n" + OK)
 
 
 def refuse(request: Request) -> None:
