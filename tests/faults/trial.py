@@ -46,6 +46,9 @@ BACK_SECONDS: Final = 60.0
 WANTED_SECONDS: Final = 1.0
 """In which the truth is wanted, once everything is back. A truth that took longer is worth a line."""
 
+SLOW_LOOK_SECONDS: Final = 0.5
+"""A look that took longer says who was asleep: the diary has it."""
+
 SAID: Final = 8
 """Violations of one round that are told in words; the others are counted."""
 
@@ -176,15 +179,23 @@ class Trial:
 
     def _untrue(self) -> dict[str, str]:
         """By name, what the panel shows where it is wrong; its open problems too."""
+        began = time.monotonic()
         try:
             nodes = range(1, len(self._stand.hosts) + 1)
             wanted = truth.wanted(self._stand.uri(node) for node in nodes)
+            between = time.monotonic()
             shown = {vm.name: vm.status for vm in self._stand.client.vms()}
             problems = {f"problem {text}" for text in self._stand.client.problems()} - self._blamed
             if self.result.faults[Kind.CORRUPT_OUTBOX]:
                 problems -= DAMAGE
         except (LabError, libvirt.libvirtError, requests.RequestException) as error:
+            self._stand.diary.write(f"a look failed after {time.monotonic() - began:.1f} s: {error}")
             return {"": str(error)}
+        if time.monotonic() - began > SLOW_LOOK_SECONDS:
+            libvirt_took, panel_took = between - began, time.monotonic() - between
+            self._stand.diary.write(
+                f"a look took {libvirt_took:.1f} s of libvirt, {panel_took:.1f} s of the panel"
+            )
         for name in BESIDE:
             wanted.pop(name, None)
             shown.pop(name, None)
