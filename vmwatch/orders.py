@@ -64,7 +64,7 @@ def give(folder: Path, order: Order) -> Path:
 
 def carry_out(folder: Path, ledger: Ledger, presence: Presence, *, now: datetime) -> bool:
     """Carry out the orders that lie there. Whether there were any. Raises StorageError."""
-    matches = [match for file in folder.glob("order-*") if (match := _FILE.fullmatch(file.name))]
+    matches = _lying_in(folder)
     for match in matches:
         order = Order(what=What(match[1]), number=int(match[2]))
         with ledger.transaction() as transaction:
@@ -77,6 +77,13 @@ def carry_out(folder: Path, ledger: Ledger, presence: Presence, *, now: datetime
         except OSError as error:
             raise StorageError(f"{order.file(folder)}: {error.strerror}") from None
     return bool(matches)
+
+
+def _lying_in(folder: Path) -> list[re.Match[str]]:
+    try:
+        return [match for file in folder.glob("order-*") if (match := _FILE.fullmatch(file.name))]
+    except OSError as error:  # such as no descriptor left
+        raise StorageError(f"{folder}: {error.strerror}") from None
 
 
 def _forget_aside(transaction: Transaction, *, up_to: int) -> None:

@@ -104,6 +104,7 @@ def _noise(number: int) -> bytes:
 
 
 async def main() -> None:
+    os.nice(19)  # strangers have processors of their own
     port, connections, seconds, idle = (int(argument) for argument in sys.argv[1:])
     flood = Flood(port)
     await flood.run(connections=connections, seconds=seconds, idle=idle)
