@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _FILES: Final = ("-wal", "-shm", "")
 """Of a database, by the ends of their names. The log goes first: beside a new file it would be taken for its own."""
 
+_KEPT_ASIDE: Final = 3
+"""Damaged files of a name that are kept, the latest ones: a disk may spoil each new one."""
+
 log = logging.getLogger(__name__)
 
 
@@ -114,7 +117,10 @@ class Database:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a closed file, with what belongs to it, so that a new one can begin. Raises StorageError."""
+    """Rename a closed file, with what belongs to it, so that a new one can begin. Raises StorageError.
+
+    It is kept for who wants to look at it, but only a few are.
+    """
     aside = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     try:
         for suffix in _FILES:
@@ -124,6 +130,10 @@ def set_aside(path: Path, reason: str) -> None:
     except OSError as error:
         raise StorageError(f"{path}: cannot be set aside: {error.strerror}") from error
     log.error("file damaged, set aside, a new one begins: aside=%s reason=%s", path.with_name(aside), reason)
+    for oldest in sorted(path.parent.glob(f"{path.name}.damaged-*Z"))[:-_KEPT_ASIDE]:
+        for file in path.parent.glob(f"{oldest.name}*"):  # what SQLite lays beside it too
+            with suppress(OSError):
+                file.unlink()
 
 
 def _tells_damage(error: sqlite3.Error) -> bool:

@@ -16,6 +16,7 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Never
 
+from vmwatch.database import Damaged
 from vmwatch.errors import StorageError, Unavailable
 from vmwatch.ledger import READ_AT_ONCE
 from vmwatch.settling import MISSED_SECONDS, Settling
@@ -81,11 +82,16 @@ class Delivery:
         self._news.set()
 
     async def run(self) -> Never:
-        """Make calls, until cancelled. Those under way have a moment then; what is not known is made again."""
+        """Make calls, until cancelled. Those under way have a moment then; what is not known is made again.
+
+        Raises Damaged.
+        """
         try:
             while True:
                 try:
                     await self._make_calls()
+                except Damaged:
+                    raise
                 except StorageError as error:
                     text = "what the panel answered cannot be kept, no call is made: %s"
                     self._settling.warn("storage", text, error)

@@ -17,8 +17,8 @@ from vmwatch import ledger_schema
 from vmwatch.backlog import Backlog
 from vmwatch.calls import Call, event_fields
 from vmwatch.cluster import Copy
-from vmwatch.database import Database
-from vmwatch.errors import StorageError
+from vmwatch.database import Damaged, Database, set_aside
+from vmwatch.errors import BadBody, StorageError
 from vmwatch.events import CopyState
 from vmwatch.messages import Event
 from vmwatch.protocol import Message, Run
@@ -240,22 +240,38 @@ class Ledger:
     """The master's state in one SQLite file."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float], limit: int = LIMIT_BYTES) -> None:
-        """`clock` gives monotonic seconds, `limit` is in bytes. Raises StorageError."""
+        """`clock` gives monotonic seconds, `limit` is in bytes. Raises StorageError.
+
+        A damaged file is set aside, and nothing is known. What is not read here is looked at when it is read: Damaged
+        is raised then, and the file is set aside when it is closed.
+        """
+        self._path = path
         self._clock = clock
         self._limit = limit
+        self._backlog = Backlog()
+        self._read_to = 0  # an earlier process may have read further: who was passed over then is read anew
+        try:
+            self._open()
+        except Damaged as error:
+            set_aside(path, str(error))
+            self._open()
+
+    def _open(self) -> None:
         self._database = Database(
-            path,
+            self._path,
             schema=ledger_schema.SCHEMA,
             version=ledger_schema.VERSION,
             migrations=ledger_schema.MIGRATIONS,
         )
-        with self._database.reading() as sql:
-            self._kept = _read_kept(sql)
-            (last,) = sql.execute(_LAST_ID).fetchone()
-            self._ids = itertools.count(1 + last)
-            self._new = {key for (key,) in sql.execute("SELECT key FROM latest")}
-        self._backlog = Backlog()
-        self._read_to = 0  # an earlier process may have read further: who was passed over then is read anew
+        try:
+            with self._reading() as sql:
+                self._kept = _read_kept(sql)
+                (last,) = sql.execute(_LAST_ID).fetchone()
+                self._ids = itertools.count(1 + last)
+                self._new = {key for (key,) in sql.execute("SELECT key FROM latest")}
+        except StorageError:
+            self._database.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -277,7 +293,7 @@ class Ledger:
                 for name in ("page_size", "page_count", "freelist_count")
             )
         if (pages - free) * size > self._limit - (self._limit // _ROOM_SHARE if again else 0):
-            raise StorageError(f"{self._database.path}: its limit is reached, {self._limit} bytes")
+            raise StorageError(f"{self._path}: its limit is reached, {self._limit} bytes")
 
     def take_new(self) -> set[str]:
         """Read on, for a moment. The keys that a call was found of; none: there was nothing more to read."""
@@ -322,8 +338,20 @@ class Ledger:
         return found
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and set it aside if it was found to be damaged."""
         self._database.close()
+        damage, self._database.damage = self._database.damage, ""
+        if damage:
+            set_aside(self._path, damage)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """For values that we wrote: one that cannot be understood raises Damaged."""
+        with self._database.reading() as sql:
+            try:
+                yield sql
+            except (ValueError, BadBody) as error:
+                raise Damaged(f"{self._path}: not what was written: {error}") from error
 
     def _read_on(self) -> list[Call]:
         query = f"{_CALL} WHERE id > ? ORDER BY id LIMIT ?"
@@ -337,13 +365,12 @@ class Ledger:
         self._backlog.bring(key, calls[:most], more=len(calls) > most)
 
     def _read(self, query: str, *values: str | int) -> list[Call]:
-        with self._database.reading() as sql:
+        with self._reading() as sql:
             return [_call(row) for row in sql.execute(query, values).fetchall()]
 
     def _latest(self, key: str) -> Call | None:
-        with self._database.reading() as sql:
-            row = sql.execute("SELECT * FROM latest WHERE key = ?", (key,)).fetchone()
-        return _call((*row, None, None, None)) if row else None
+        query = "SELECT *, NULL, NULL, NULL FROM latest WHERE key = ?"
+        return next(iter(self._read(query, key)), None)
 
 
 def _read_kept(sql: sqlite3.Connection) -> _Kept:

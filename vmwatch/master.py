@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch import config, orders
+from vmwatch.database import Damaged
 from vmwatch.delivery import Delivery
 from vmwatch.errors import StorageError, Unavailable
 from vmwatch.intake import WARNING_SECONDS, Intake
@@ -34,12 +35,27 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS: Final = 0.5
 _STORAGE_RETRY_SECONDS: Final = 1.0
+_DAMAGE_PAUSE_SECONDS: Final = 2.0  # a disk may spoil one ledger after the other
 
 log = logging.getLogger(__name__)
 
 
 async def watch(settings: MasterSettings, life: Life) -> int:
-    """The master service, until it is asked to stop. Raises StorageError, ConfigError."""
+    """The master service, until it is asked to stop. Raises StorageError, ConfigError.
+
+    When the ledger is found to be damaged, all begins anew with another one, as at a start.
+    """
+    while not life.stop.is_set():
+        try:
+            await _watch(settings, life)
+        except* Damaged:  # the ledger has said so, and set the file aside
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DAMAGE_PAUSE_SECONDS):
+                    await life.stop.wait()
+    return 0
+
+
+async def _watch(settings: MasterSettings, life: Life) -> None:
     keys = derive_keys(settings.secret)
     ledger = Ledger(settings.state_dir / "ledger.db", clock=time.monotonic)
     presence = Presence()
@@ -61,7 +77,6 @@ async def watch(settings: MasterSettings, life: Life) -> int:
                 task.cancel()
     finally:
         ledger.close()
-    return 0
 
 
 async def _receive(
@@ -72,6 +87,8 @@ async def _receive(
     while True:
         try:
             await _accept(pull, intake, delivery)
+        except Damaged:
+            raise
         except StorageError as error:
             if warnings.admit("storage", now=time.monotonic()) is not None:
                 log.error("cannot keep what arrives, the nodes keep it: %s", error)  # noqa: TRY400 (expected)
@@ -108,6 +125,8 @@ async def _look_around(intake: Intake, delivery: Delivery) -> Never:
         try:
             if intake.look_around():
                 delivery.wake()
+        except Damaged:
+            raise
         except StorageError as error:
             log.error("cannot keep what is wrong in the cluster: %s", error)  # noqa: TRY400 (expected)
 
@@ -118,6 +137,8 @@ async def _take_orders(folder: Path, ledger: Ledger, presence: Presence, deliver
         try:
             if orders.carry_out(folder, ledger, presence, now=_now()):
                 delivery.wake()
+        except Damaged:
+            raise
         except StorageError as error:
             log.error("cannot keep what was ordered: %s", error)  # noqa: TRY400 (expected)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -39,9 +38,6 @@ WINDOW_MESSAGES: Final = 22 + 256
 
 LIMIT_BYTES: Final = 64 << 20
 """Of record bodies: a quarter of a million events or so."""
-
-ASIDE: Final = 3
-"""Damaged files that are kept, the latest ones."""
 
 _DROPPED_SHARE: Final = 16
 """At the limit, one of so many bytes goes at once, so that not every event has to drop another one."""
@@ -120,7 +116,7 @@ class Outbox:
         try:
             self._open(now, random)
         except Damaged as error:
-            self._set_aside(str(error))
+            set_aside(path, str(error))
             self._open(now, random)
 
     def append(self, events: Iterable[messages.Event]) -> None:
@@ -197,16 +193,7 @@ class Outbox:
         self._database.close()
         damage, self._database.damage = self._database.damage, ""
         if damage:
-            self._set_aside(damage)
-
-    def _set_aside(self, damage: str) -> None:
-        """Keep the file for who wants to look at it, but not more than a few: a disk may spoil each new one."""
-        set_aside(self._path, damage)
-        aside = sorted(self._path.parent.glob(f"{self._path.name}.damaged-*Z"))
-        for oldest in aside[:-ASIDE]:
-            for file in self._path.parent.glob(f"{oldest.name}*"):  # what SQLite lays beside it too
-                with suppress(OSError):
-                    file.unlink()
+            set_aside(self._path, damage)
 
     def _open(self, now: datetime, random: int) -> None:
         self._database = Database(self._path, schema=_SCHEMA, version=_VERSION)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.lab.waiting import wait_for
 from vmwatch.backlog import FEW, MOST_OF_A_KEY
 from vmwatch.cluster import Copy
+from vmwatch.database import Damaged
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.ledger import READ_AT_ONCE, Ledger
@@ -447,3 +448,64 @@ def test_position_and_calls_are_kept_together_though_the_process_is_killed(tmp_p
             assert position.run == run
             assert position.seq - last in (0, 1)
             assert drain(ledger, "vm a") == [str(seq) for seq in range(1, position.seq + 1)]
+
+
+# --- damage ---
+
+
+def spoil(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as sql:
+        assert sql.execute(statement).rowcount == 1
+
+
+def aside(folder: Path) -> list[Path]:
+    return sorted(folder.glob("ledger.db.damaged-*Z"))
+
+
+def fill(folder: Path) -> None:
+    with opened(folder) as ledger:
+        enqueue(ledger, "vm a", "1")
+        with ledger.transaction() as transaction:
+            transaction.keep_position(3, Position(run=RUN, seq=4))
+            transaction.keep_copies("u", "web", {3: Copy(state=CopyState.RUNNING)})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE node SET ended = '{'", "UPDATE vm SET state = '?'", "UPDATE vm SET name = CAST(x'ff' AS TEXT)"],
+)
+def test_what_is_needed_at_the_start_and_cannot_be_read_sets_the_file_aside(
+    tmp_path: Path, statement: str
+) -> None:
+    fill(tmp_path)
+    spoil(tmp_path, statement)
+    with opened(tmp_path) as ledger:
+        assert ledger.nodes() == []
+        assert ledger.take_new() == set()
+        enqueue(ledger, "vm a", "2")
+        assert drain(ledger, "vm a") == ["2"]
+    assert len(aside(tmp_path)) == 1
+
+
+def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"not a database " * 1000)
+    with opened(tmp_path) as ledger:
+        assert ledger.nodes() == []
+    assert len(aside(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE call SET fields = '{'", "UPDATE call SET hostnode = 3, event_id = '3.1'"]
+)
+def test_a_call_that_cannot_be_read_sets_the_file_aside_when_it_is_closed(
+    tmp_path: Path, statement: str
+) -> None:
+    fill(tmp_path)
+    spoil(tmp_path, statement)
+    with opened(tmp_path) as ledger:
+        with pytest.raises(Damaged, match=r"ledger\.db: not what was written"):
+            ledger.take_new()
+        assert aside(tmp_path) == []
+    assert len(aside(tmp_path)) == 1
+    with opened(tmp_path) as ledger:
+        assert ledger.nodes() == []

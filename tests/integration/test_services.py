@@ -466,6 +466,22 @@ def test_a_damaged_outbox_is_set_aside_and_the_truth_told_anew(stack: Stack) -> 
     assert "Traceback" not in stack.node.output()
 
 
+def test_a_damaged_ledger_is_set_aside_and_the_truth_told_anew(stack: Stack) -> None:
+    stack.start()
+    domains = running(stack, 4)
+    stack.wait_until_all_is_registered()
+    stack.master.stop()
+    domains[0].suspend()
+    with closing(sqlite3.connect(stack.folder / "master/ledger.db", isolation_level=None)) as sql:
+        sql.execute("INSERT INTO call (key, time, func, fields) VALUES ('vm vm0', 0, 'vm.event', '{')")
+    stack.master.start()
+    wait_for(lambda: "file damaged, set aside" in stack.master.output(), seconds=10, what="the damage")
+    wait_for(lambda: stack.shown() == stack.states(), seconds=10, what="the truth")
+    assert stack.shown()["vm0"] == "paused"
+    assert stack.client.problems() == [], "the session's window had all that ever was"
+    assert "Traceback" not in stack.master.output()
+
+
 def test_a_disk_that_spoils_each_outbox_costs_no_start_after_the_other(stack: Stack) -> None:
     stack.start()
     starts = []
