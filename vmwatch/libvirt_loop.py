@@ -29,14 +29,20 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
     changes from any thread, and one that libvirt removes must be gone before its number is used again.
     """
 
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """`loop` is the running one."""
         super().__init__(loop)
         self._freeing: set[asyncio.Task[None]] = set()
+        self._wanted: dict[int, int] = {}  # timer -> timeout, as other threads want it
+        self._lock = threading.Lock()
         self.join(loop)
 
     def join(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve this loop, which runs in the caller's thread, from now on."""
+        if loop is not self.loop:
+            self._wanted = {}  # which a loop that was closed did not come to
         self.loop = loop
         self._thread = threading.get_ident()
 
@@ -79,7 +85,14 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
         return timer
 
     def _update_timeout(self, timer: int, timeout: int) -> None:
-        self._in_loop(self._arm, timer, timeout)
+        if threading.get_ident() == self._thread:
+            self._in_loop(self._arm, timer, timeout)
+            return
+        with self._lock:
+            is_first = not self._wanted
+            self._wanted[timer] = timeout
+        if is_first:  # libvirt does this with each message that it reads: one wake-up does for all of them
+            self._in_loop(self._arm_wanted)
 
     def _remove_timeout(self, timer: int) -> int:
         callback = self.callbacks.pop(timer, None)
@@ -88,6 +101,12 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
         callback.cb = _ignore  # from now on it must not fire, though its task ends a moment later
         self._in_loop(callback.close)
         return 0
+
+    def _arm_wanted(self) -> None:
+        with self._lock:
+            wanted, self._wanted = self._wanted, {}
+        for timer, timeout in wanted.items():
+            self._arm(timer, timeout)
 
     def _arm(self, timer: int, timeout: int) -> None:
         callback = self.callbacks.get(timer)

@@ -251,6 +251,8 @@ async def test_what_came_from_libvirt_before_it_was_lost_is_told(driver: Host, b
             listing = asyncio.create_task(hypervisor.list_domains())
             await until_thread("libvirt-list")
             wait_for(lambda: unread(descriptor) == 0, seconds=DEADLINE, what="the call's thread to read")
+            waiting = getattr(asyncio.get_running_loop(), "_ready")  # noqa: B009 (asyncio's own)
+            assert len(waiting) < 10, "not one for each message"
         driver.kill_libvirtd()
         if by_a_call:
             with pytest.raises(HypervisorLost):
