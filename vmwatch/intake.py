@@ -101,7 +101,8 @@ class Intake:
 
     def find_silent(self) -> bool:
         """Raise a problem for each node that is silent now. Whether there is any."""
-        if not self.listening:  # presence takes it for a pause of ours
+        if not self.listening:
+            self._presence.pause(self._monotonic())
             return False
         silent = self._presence.silent(self._monotonic())
         if not silent:

@@ -44,16 +44,21 @@ class Presence:
         self._nodes.pop(node, None)
         self._current.pop(node, None)
 
+    def pause(self, now: float) -> None:
+        """Since the last look nobody could be heard: that time is no node's silence. A look by itself."""
+        seconds = 0.0 if self._looked is None else now - self._looked
+        self._nodes = {node: replace(heard, at=heard.at + seconds) for node, heard in self._nodes.items()}
+        self._looked = now
+
     def silent(self, now: float) -> dict[int, float]:
         """The silent nodes, and for how many seconds they have been. To be asked every second or so.
 
         Who asks after a longer pause was asleep itself (frozen, or its host was), and heard nobody: that time
         is no node's silence.
         """
-        asleep = 0.0 if self._looked is None else now - self._looked
+        if self._looked is not None and now - self._looked > LONGEST_PAUSE:
+            self.pause(now)
         self._looked = now
-        if asleep > LONGEST_PAUSE:
-            self._nodes = {node: replace(heard, at=heard.at + asleep) for node, heard in self._nodes.items()}
         return {
             node: now - heard.at
             for node, heard in self._nodes.items()

@@ -283,6 +283,18 @@ def test_nobody_is_silent_while_nobody_listens(master: Master) -> None:
     assert master.problems() == ["node_silent raised 1"]
 
 
+def test_a_moment_in_which_nobody_listens_is_no_nodes_silence(master: Master) -> None:
+    """As when the disk had no room for a second."""
+    master.accept(hello(), beat(0))
+    found = []
+    for listening in (True, True, False, False, True, True, True, True, True):
+        master.intake.listening = listening
+        found.append(master.intake.find_silent())
+        master.now += 0.5
+    assert found == [False] * 9, "silent for three heartbeats, less what was not listened"
+    assert master.intake.find_silent()
+
+
 def test_at_the_limit_of_the_ledger_nothing_is_taken_and_then_all(tmp_path: Path) -> None:
     master = Master(tmp_path / "ledger.db", limit=1)
     with pytest.raises(StorageError, match="its limit is reached, 1 bytes"):
