@@ -10,25 +10,25 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vmwatch import ledger_schema
 from vmwatch.backlog import Backlog
-from vmwatch.calls import Call, event_fields
-from vmwatch.cluster import Copy
 from vmwatch.database import Damaged, Database, set_aside
 from vmwatch.errors import BadBody, StorageError
-from vmwatch.events import CopyState
-from vmwatch.messages import Event
-from vmwatch.protocol import Message, Run
-from vmwatch.sequence import Position
-from vmwatch.strict import decode
+from vmwatch.ledger_rows import Kept, Vm, read_call, read_kept
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from vmwatch.calls import Call
+    from vmwatch.cluster import Copy
+    from vmwatch.events import CopyState
+    from vmwatch.ledger_rows import CallRow
+    from vmwatch.protocol import Message, Run
+    from vmwatch.sequence import Position
 
 LIMIT_BYTES: Final = 1 << 30
 """Of what the file holds: some two million calls. Beyond it the master takes nothing in, and the nodes keep it."""
@@ -58,38 +58,18 @@ _ENQUEUE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Vm:
-    """A VM's name, and its copies by node."""
-
-    name: str
-    copies: Mapping[int, Copy]
-
-
-@dataclass(slots=True)
-class _Kept:
-    """What the file has, of what each message asks for: as of the last commit, so that nobody has to read it."""
-
-    positions: dict[int, Position] = field(default_factory=dict)
-    vms: dict[str, _Vm] = field(default_factory=dict)
-
-
-_Row = tuple[int, str, float, str, str, int | None, str | None, str | None]
-"""A call as the file has it."""
-
-
 class Transaction:
     """What can be changed, within one commit. Most of it is written at once, by `finish`."""
 
-    def __init__(self, sql: sqlite3.Connection, kept: _Kept, *, ids: Iterator[int], now: float) -> None:
+    def __init__(self, sql: sqlite3.Connection, kept: Kept, *, ids: Iterator[int], now: float) -> None:
         """`ids` gives each call its own."""
         self._sql = sql
         self._kept = kept
-        self._changed = _Kept()
+        self._changed = Kept()
         self._ids = ids
         self._now = now
         self._forgotten: set[int] = set()
-        self._enqueued: list[_Row] = []
+        self._enqueued: list[CallRow] = []
         self.replaced: set[str] = set()
         """The keys whose call is another one now."""
         self.settled: list[Call] = []
@@ -120,7 +100,7 @@ class Transaction:
 
     def keep_copies(self, uuid: str, name: str, copies: Mapping[int, Copy]) -> None:
         """These are the VM's copies now, and this is its name."""
-        self._changed.vms[uuid] = _Vm(name=name, copies=copies)
+        self._changed.vms[uuid] = Vm(name=name, copies=copies)
 
     def vms_on(self, node: int) -> dict[str, tuple[str, CopyState]]:
         """The VMs that have a copy on the node: uuid -> name and that copy's state."""
@@ -265,7 +245,9 @@ class Ledger:
         )
         try:
             with self._reading() as sql:
-                self._kept = _read_kept(sql)
+                # All at once: a cursor that an error's traceback holds keeps a closed file open (see outbox).
+                nodes = sql.execute("SELECT * FROM node").fetchall()
+                self._kept = read_kept(nodes, sql.execute("SELECT * FROM vm").fetchall())
                 (last,) = sql.execute(_LAST_ID).fetchone()
                 self._ids = itertools.count(1 + last)
                 self._new = {key for (key,) in sql.execute("SELECT key FROM latest")}
@@ -366,46 +348,8 @@ class Ledger:
 
     def _read(self, query: str, *values: str | int) -> list[Call]:
         with self._reading() as sql:
-            return [_call(row) for row in sql.execute(query, values).fetchall()]
+            return [read_call(row) for row in sql.execute(query, values).fetchall()]
 
     def _latest(self, key: str) -> Call | None:
         query = "SELECT *, NULL, NULL, NULL FROM latest WHERE key = ?"
         return next(iter(self._read(query, key)), None)
-
-
-def _read_kept(sql: sqlite3.Connection) -> _Kept:
-    positions = {
-        node: Position(run=Run(run), seq=seq, ended=json.loads(ended))
-        for node, run, seq, ended in sql.execute("SELECT * FROM node")
-    }
-    copies: dict[str, dict[int, Copy]] = {}
-    names: dict[str, str] = {}
-    for uuid, node, name, state, place, balance in sql.execute("SELECT * FROM vm"):
-        copies.setdefault(uuid, {})[node] = Copy(state=CopyState(state), order=place, balance=balance)
-        names[uuid] = name
-    return _Kept(positions, {uuid: _Vm(name=names[uuid], copies=copies[uuid]) for uuid in copies})
-
-
-def _call(row: _Row) -> Call:
-    identifier, key, time, func, text, hostnode, event_id, status = row
-    if hostnode is None or event_id is None:
-        fields = json.loads(text)
-    else:
-        fields = _event_fields(decode(Event, text.encode()), hostnode, event_id, status)
-    return Call(id=identifier, key=key, time=time, func=func, fields=fields)
-
-
-def _event_fields(event: Event, hostnode: int, event_id: str, status: str | None) -> dict[str, str]:
-    return event_fields(
-        hostnode=hostnode,
-        name=event.name,
-        type=event.type,
-        subtype=event.subtype,
-        uuid=event.uuid,
-        time=event.time,
-        event_id=event_id,
-        status=status,
-        source=event.source.value,
-        cause=event.cause,
-        since=event.since,
-    )

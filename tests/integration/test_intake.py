@@ -15,7 +15,8 @@ import pytest
 from vmwatch.errors import StorageError
 from vmwatch.events import CopyState
 from vmwatch.intake import WARNING_SECONDS, Intake
-from vmwatch.ledger import LIMIT_BYTES, Ledger, _call
+from vmwatch.ledger import LIMIT_BYTES, Ledger
+from vmwatch.ledger_rows import read_call
 from vmwatch.messages import (
     Begin,
     Event,
@@ -117,7 +118,7 @@ class Master:
                 "SELECT id, key, time, func, fields, hostnode, event_id, status FROM call"
             ).fetchall()
             rows += [(*row, None, None, None) for row in sql.execute("SELECT * FROM latest")]
-        return [{"func": call.func, **call.fields} for call in map(_call, sorted(rows))]
+        return [{"func": call.func, **call.fields} for call in map(read_call, sorted(rows))]
 
     def events(self) -> list[str]:
         return [

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rows of the ledger's tables say, as values. Pure.
+
+A row that is not what was written raises ValueError or BadBody.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vmwatch.calls import Call, event_fields
+from vmwatch.cluster import Copy
+from vmwatch.events import CopyState
+from vmwatch.messages import Event
+from vmwatch.protocol import Run
+from vmwatch.sequence import Position
+from vmwatch.strict import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CallRow = tuple[int, str, float, str, str, int | None, str | None, str | None]
+"""id, key, time, func, fields; of a VM's event, whose body `fields` then is, also hostnode, event_id, status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vm:
+    """A VM's name, and its copies by node."""
+
+    name: str
+    copies: Mapping[int, Copy]
+
+
+@dataclass(slots=True)
+class Kept:
+    """What the file has, of what each message asks for: as of the last commit, so that nobody has to read it."""
+
+    positions: dict[int, Position] = field(default_factory=dict)
+    vms: dict[str, Vm] = field(default_factory=dict)
+    """By uuid."""
+
+
+def read_kept(
+    nodes: Iterable[tuple[int, str, int, str]], vms: Iterable[tuple[str, int, str, str, int, int]]
+) -> Kept:
+    """What all rows of the tables `node` and `vm` say."""
+    positions = {
+        node: Position(run=Run(run), seq=seq, ended=json.loads(ended)) for node, run, seq, ended in nodes
+    }
+    copies: dict[str, dict[int, Copy]] = {}
+    names: dict[str, str] = {}
+    for uuid, node, name, state, place, balance in vms:
+        copies.setdefault(uuid, {})[node] = Copy(state=CopyState(state), order=place, balance=balance)
+        names[uuid] = name
+    return Kept(positions, {uuid: Vm(name=names[uuid], copies=copies[uuid]) for uuid in copies})
+
+
+def read_call(row: CallRow) -> Call:
+    """The call that a row says."""
+    identifier, key, time, func, text, hostnode, event_id, status = row
+    if hostnode is None or event_id is None:
+        fields = json.loads(text)
+    else:
+        fields = _event_fields(decode(Event, text.encode()), hostnode, event_id, status)
+    return Call(id=identifier, key=key, time=time, func=func, fields=fields)
+
+
+def _event_fields(event: Event, hostnode: int, event_id: str, status: str | None) -> dict[str, str]:
+    return event_fields(
+        hostnode=hostnode,
+        name=event.name,
+        type=event.type,
+        subtype=event.subtype,
+        uuid=event.uuid,
+        time=event.time,
+        event_id=event_id,
+        status=status,
+        source=event.source.value,
+        cause=event.cause,
+        since=event.since,
+    )
