@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 WORKERS: Final = 4
 """Calls made side by side: so many of the keys that are well, and as many of the others."""
 
+_MOST_SLOW: Final = 32
+"""Slow calls of keys that were well until then, beside those: so many may fall sick at once and hold up the others
+only until each is known to be slow, not until it is given up. A panel that answers nobody has to bear as many."""
+
 STOP_SECONDS: Final = 3.0
 """How long calls that are under way may hold up the end of the service."""
 
@@ -72,10 +76,10 @@ class Delivery:
         self._is_answering = False  # whether the panel has answered the last call
         self._probe_at = 0.0  # not before, by the clock, while the panel seems to be away
 
-        def workers() -> Workers:
-            return Workers(WORKERS, open_panel=open_panel, clock=clock, tell=self.wake)
+        def workers(most_slow: int) -> Workers:
+            return Workers(WORKERS, most_slow=most_slow, open_panel=open_panel, clock=clock, tell=self.wake)
 
-        self._workers, self._sick_workers = workers(), workers()
+        self._workers, self._sick_workers = workers(_MOST_SLOW), workers(WORKERS)
 
     def wake(self) -> None:
         """The ledger has new calls."""

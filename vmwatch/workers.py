@@ -53,13 +53,14 @@ class _Worker:
 class Workers:
     """So many threads, made when they are needed. To be made where the event loop runs that it reports to.
 
-    A thread whose call is slow is replaced by another one, and ends with that call; `count` of them are at most.
+    A thread whose call is slow is replaced by another one, and ends with that call; `most_slow` of them are at most.
     """
 
     def __init__(
         self,
         count: int,
         *,
+        most_slow: int,
         open_panel: Callable[[], Panel],
         clock: Callable[[], float],
         tell: Callable[[], None],
@@ -71,7 +72,7 @@ class Workers:
         """
         self.pending = 0
         """Calls whose answer has not been taken yet."""
-        self._count = count
+        self._count, self._most_slow = count, most_slow
         self._open_panel, self._clock, self._tell = open_panel, clock, tell
         self._loop = asyncio.get_running_loop()
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
@@ -111,7 +112,7 @@ class Workers:
         for worker in list(self._workers):
             since = worker.busy_since
             is_slow = since is not None and now - since > PATIENCE
-            if is_slow and not worker.replaced and self.slow < self._count:
+            if is_slow and not worker.replaced and self.slow < self._most_slow:
                 worker.replaced = True
                 self._start_thread()
 

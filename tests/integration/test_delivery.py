@@ -313,6 +313,28 @@ async def test_vms_that_hang_hold_up_others_for_a_moment_only(ledger: Ledger, pa
     assert len(panel.asked) == 50 + 2 * WORKERS
 
 
+async def test_many_vms_that_hang_at_once_hold_up_others_for_moments_only(
+    ledger: Ledger, panel: PanelServer
+) -> None:
+    """Far shorter than until the first of these calls is given up."""
+    release = threading.Event()
+
+    def answer(form: Form) -> bytes:
+        if form["name"].startswith("sick"):
+            release.wait(DEADLINE)
+        return OK
+
+    panel.answer = answer
+    for number in range(3 * WORKERS):
+        enqueue(ledger, f"sick{number}", 0)
+    async with delivering(ledger, panel) as delivery:
+        await until(lambda: len(panel.asked) == WORKERS)
+        assert await longest_wait(ledger, panel, delivery, 0) < 3 * PATIENCE + 1.0
+        release.set()
+        await until(lambda: not waiting(ledger))
+    assert len(panel.asked) == 1 + 3 * WORKERS
+
+
 async def test_vms_that_hang_again_and_again_hold_up_nobody(ledger: Ledger, panel: PanelServer) -> None:
     """Though they are more than all workers."""
     release = threading.Event()
