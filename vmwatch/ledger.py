@@ -303,9 +303,10 @@ class Ledger:
 
     def problems(self, prefix: str) -> list[str]:
         """What follows the prefix in the keys of the raised problems that begin with it."""
-        query = "SELECT substr(key, length(?1) + 1) FROM problem WHERE substr(key, 1, length(?1)) = ?1"
+        query = "SELECT substr(key, ?) FROM problem WHERE key >= ? AND key < ?"
+        beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)  # so that SQLite searches, and reads no other problem
         with self._database.reading() as sql:
-            return [rest for (rest,) in sql.execute(query, (prefix,))]
+            return [rest for (rest,) in sql.execute(query, (len(prefix) + 1, prefix, beyond)).fetchall()]
 
     def running_twice(self) -> dict[str, tuple[tuple[int, int], ...]]:
         """The VMs that run on more than one node, by uuid or by name: name -> (node, its copy's order)."""

@@ -170,6 +170,34 @@ def test_a_problem_is_raised_once_and_solved_once(ledger: Ledger) -> None:
         assert transaction.raise_problem("p")
 
 
+def test_problems_are_found_by_what_their_keys_begin_with(ledger: Ledger) -> None:
+    keys = [
+        "p 1 a",
+        "p 1 ",
+        "p 1 \U0010ffff\U0010ffff",
+        "p 1",
+        "p 1!",
+        "p 10 a",
+        "p 2 a",
+        "q 1 a",
+        "P 1 a",
+        "p_1 a",
+    ]
+    with ledger.transaction() as transaction:
+        for key in keys:
+            transaction.raise_problem(key)
+    assert sorted(ledger.problems("p 1 ")) == ["", "a", "\U0010ffff\U0010ffff"]
+    with ledger.transaction() as transaction:
+        for number in range(2000):
+            transaction.raise_problem(f"z {number}")
+    with ledger._database.reading() as sql:
+        sql.set_progress_handler(lambda: 1, 1000)  # after so many of SQLite's steps, interrupt
+        assert len(ledger.problems("p 1 ")) == 3, (
+            "each heartbeat asks: it must not read what is raised of others"
+        )
+        sql.set_progress_handler(None, 0)
+
+
 def test_a_batch_that_cannot_be_kept_leaves_nothing(ledger: Ledger) -> None:
     enqueue(ledger, "vm a", "1")
     ledger.take_new()
