@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from vmwatch.link import BATCH, KERNEL_BUFFER, QUEUE
+from vmwatch.link import BATCH, KERNEL_BUFFER, MASTER_QUEUE
 from vmwatch.protocol import OVERHEAD, derive_keys
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(address: str, secret: str, file: str) -> None:
     database.execute("PRAGMA synchronous=FULL")
     database.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, name TEXT, type TEXT, subtype TEXT)")
     with zmq.Context() as context, context.socket(zmq.PULL) as pull:
-        pull.rcvhwm, pull.rcvbuf = QUEUE, KERNEL_BUFFER
+        pull.rcvhwm, pull.rcvbuf = MASTER_QUEUE, KERNEL_BUFFER
         pull.curve_server, pull.curve_secretkey = True, keys.master
         pull.bind(f"tcp://{address}")
         print("ready", flush=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import zmq
 from zmq.utils import z85
 
-from vmwatch.link import KERNEL_BUFFER, QUEUE
+from vmwatch.link import KERNEL_BUFFER, NODE_QUEUE
 from vmwatch.messages import Begin, Body, Event, Hello, Source
 from vmwatch.protocol import Envelope, Keys, Kind, derive_keys, new_run, seal
 from vmwatch.strict import encode
@@ -69,7 +69,7 @@ def main(address: str, secret: str, events: str, vms: str) -> None:
     with zmq.Context() as context, context.socket(zmq.PUSH) as push:
         push.immediate = True  # the clock starts after the handshake
         push.linger = _LINGER_MS
-        push.sndhwm, push.sndbuf = QUEUE, KERNEL_BUFFER
+        push.sndhwm, push.sndbuf = NODE_QUEUE, KERNEL_BUFFER
         push.curve_serverkey, push.curve_publickey = public(keys.master), public(keys.node)
         push.curve_secretkey = keys.node
         push.connect(f"tcp://{address}")

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from vmwatch.protocol import Keys
 
 # What is in flight is bounded by these, and the outbox's window is reckoned from them (docs/protocol.md).
-QUEUE: Final = 10  # messages, in each side's ZeroMQ queue
+NODE_QUEUE: Final = 10  # messages, in ZeroMQ's queue on the node
+MASTER_QUEUE: Final = (
+    100  # the same on the master: a short one costs more than half of what a message costs in all
+)
 KERNEL_BUFFER: Final = 8 << 10  # bytes asked of the kernel for each direction
 BATCH: Final = 256  # messages in one commit of the master
 
@@ -341,7 +344,7 @@ class _Admission:
 def _bound_buffers(sock: zmq.asyncio.Socket, endpoint: Endpoint) -> None:
     sock.linger = 0
     sock.ipv6 = ":" in endpoint.host
-    sock.sndhwm = sock.rcvhwm = QUEUE
+    sock.sndhwm, sock.rcvhwm = NODE_QUEUE, MASTER_QUEUE
     sock.sndbuf = sock.rcvbuf = KERNEL_BUFFER
     sock.maxmsgsize = _CUT_BYTES
     sock.handshake_ivl = HANDSHAKE_SECONDS * 1000

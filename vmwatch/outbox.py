@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 WINDOW_BYTES: Final = 128 << 10
 """Bytes that a connection's buffers may hold. 8 KiB were asked for each; the kernel doubles and rounds."""
 
-WINDOW_MESSAGES: Final = 22 + 256
+WINDOW_MESSAGES: Final = 112 + 256
 """Messages in both ZeroMQ queues, one on its way out of or into each, and those in one commit of the master."""
 
 LIMIT_BYTES: Final = 64 << 20

@@ -38,9 +38,12 @@ def encode(value: object) -> bytes:
 def decode(kind: type[T], untrusted_body: bytes) -> T:
     """The dataclass value that the bytes say, or BadBody."""
     try:
-        untrusted = _JSON.decode(untrusted_body.decode())
+        text = untrusted_body.decode()
+        untrusted, end = _JSON.raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise BadBody("not_json", f"not JSON in UTF-8: {type(error).__name__}") from None
+    if end != len(text):
+        raise BadBody("not_json", f"not JSON in UTF-8: {len(text) - end} characters too many")
     try:
         value: T = _checker(kind)(untrusted)  # type: ignore[arg-type] # typeshed: a type is hashable
     except _Wrong as wrong:
@@ -172,14 +175,16 @@ def _record(kind: type[Any]) -> _Check:
     def check(untrusted: object) -> object:
         if type(untrusted) is not dict:
             raise _expected("an object")
-        if untrusted.keys() != checks.keys():
-            raise _wrong_fields(untrusted, checks)
         values = {}
-        for name, inner in checks.items():
-            try:
+        try:
+            for name, inner in checks.items():
                 values[name] = inner(untrusted[name])
-            except _Wrong as wrong:
-                raise wrong.within(name) from None
+        except _Wrong as wrong:
+            raise wrong.within(name) from None
+        except KeyError:
+            raise _wrong_fields(untrusted, checks) from None
+        if len(untrusted) != len(checks):
+            raise _wrong_fields(untrusted, checks)
         return kind(**values)
 
     return check

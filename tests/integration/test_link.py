@@ -299,7 +299,7 @@ async def test_a_node_sees_that_its_master_is_gone_and_finds_the_next_one() -> N
         assert not lost.done()
     assert await within(lost) == "the connection was closed"
     with pytest.raises(TimeoutError):  # nobody takes more than the queue now, and none of it arrives
-        await asyncio.wait_for(send_all(push, [b"lost"] * (2 * link.QUEUE + 2)), QUIET)
+        await asyncio.wait_for(send_all(push, [b"lost"] * (link.NODE_QUEUE + link.MASTER_QUEUE + 2)), QUIET)
     push.close()
     master_gone = False
     while not master_gone:  # libzmq lets go of an address a moment after it was closed

@@ -123,6 +123,8 @@ def test_true_is_no_number_and_one_is_not_true() -> None:
         b'\xef\xbb\xbf{"count":1,"reason":"a"}',
         '{"count":1,"reason":"a"}'.encode("utf-16"),
         b'{"count":1,"reason":"a"} {}',
+        b'{"count":1,"reason":"a"} ',
+        b' {"count":1,"reason":"a"}',
         b"{'count':1,'reason':'a'}",
         b'{"count":' + b"9" * 5000 + b',"reason":"a"}',
         b"[" * 100_000,
