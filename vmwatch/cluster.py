@@ -10,13 +10,12 @@ status is read from all of its copies together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from vmwatch.events import CopyState, EventType, Status, effect
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class Copy(NamedTuple):
     """A VM as one node has it.
 
     `order` counts the changes of the VM's copies as they were heard: of copies that are off, the last one to
@@ -29,8 +28,7 @@ class Copy:
     balance: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(NamedTuple):
     """What the panel shows of a VM: its status, and the node that it is on (None: on none that is known)."""
 
     status: Status
@@ -138,7 +136,7 @@ def _settle(copies: Copies) -> dict[int, Copy]:
     if _balance(copies):
         return dict(copies)
     return {
-        node: replace(copy, balance=0) if copy.balance else copy
+        node: copy._replace(balance=0) if copy.balance else copy
         for node, copy in copies.items()
         if copy.state is not CopyState.DEPARTED
     }
@@ -154,7 +152,7 @@ def _undefine(copies: Copies, node: int) -> dict[int, Copy]:
     if own is None or own.state in (*_ALIVE, *_UNDER_WAY):
         return dict(copies)  # one that is alive became transient
     if own.balance:  # remembered for the other end of its migration, but no copy that speaks for the VM
-        return {**copies, node: replace(own, state=CopyState.DEPARTED)}
+        return {**copies, node: own._replace(state=CopyState.DEPARTED)}
     return _without(copies, node)
 
 

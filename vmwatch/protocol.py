@@ -14,7 +14,7 @@ import hmac
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from vmwatch.errors import BadBody, BadEnvelope
 from vmwatch.messages import Begin, Body, Event, Gap, Heartbeat, Hello, KnownSet, Statistics
@@ -66,9 +66,8 @@ class Keys:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """Where a message stands.
+class Envelope(NamedTuple):
+    """Where a message stands. A named tuple: one is made for each message, in a third of a dataclass's time.
 
     `seq`: of a record, its number in the run, and `span` how many numbers end there (a gap stands for many);
     of a heartbeat or statistics, a counter of the run; of a hello, the first record of the session; of a
@@ -92,8 +91,7 @@ class Envelope:
         return self.seq - self.span + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A verified message: the envelope, and the authentic bytes of the body, which `read` decodes."""
 
     envelope: Envelope

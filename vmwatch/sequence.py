@@ -8,11 +8,12 @@ nothing but these numbers orders records. The rules stand in docs/protocol.md, *
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vmwatch.messages import Begin
     from vmwatch.protocol import Envelope, Run
 
@@ -28,8 +29,7 @@ class Anomaly(StrEnum):
     TWO_NODES_ONE_ID = "two_nodes_one_id"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
+class Position(NamedTuple):
     """How far a node's stream has been taken: run, the last record's number, and the runs before it.
 
     `ended`: run -> its last number taken, of the last runs that a `begin` ended.
@@ -37,11 +37,10 @@ class Position:
 
     run: Run
     seq: int
-    ended: dict[Run, int] = field(default_factory=dict)
+    ended: Mapping[Run, int] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """What to do with a record. `take`: apply it, in the transaction that keeps `position`."""
 
     take: bool

@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import time
 from contextlib import closing, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -374,9 +373,9 @@ async def test_frames_that_are_not_accepted_change_nothing_but_a_count(stack: St
     bad = {
         "signature": seal(record, begin, bytes(32)),
         "version": b"VMW\x09" + seal(record, begin, keys.signature)[4:],
-        "kind": seal(replace(record, kind=99), begin, keys.signature),
+        "kind": seal(record._replace(kind=99), begin, keys.signature),
         "size": b"short",
-        "missing_field": seal(replace(record, kind=Kind.HEARTBEAT), b"{}", keys.signature),
+        "missing_field": seal(record._replace(kind=Kind.HEARTBEAT), b"{}", keys.signature),
     }
     push = await Push.open(Endpoint.parse(stack.listen), keys)
     for frame in (hello, *[frame for frame in bad.values() for _ in range(50)]):

@@ -6,7 +6,6 @@ Each function stands in for the rule of the same name in `vmwatch.sequence` or `
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vmwatch import sequence
@@ -25,7 +24,7 @@ def greet_anew(_position: Position | None, hello: Envelope) -> Decision:
 def receive_unlinked(position: Position | None, record: Envelope, begin: Begin | None) -> Decision:
     """A run follows any other: there is no begin that says which."""
     if position is not None and record.run > position.run:
-        return Decision(take=True, position=replace(position, run=record.run, seq=record.seq))
+        return Decision(take=True, position=position._replace(run=record.run, seq=record.seq))
     return sequence.receive(position, record, begin)
 
 
@@ -40,5 +39,5 @@ def receive_unsuspecting(position: Position | None, record: Envelope, begin: Beg
     """An older run that nobody knows is taken for late data."""
     decision = sequence.receive(position, record, begin)
     if position is not None and record.run < position.run and record.run not in position.ended:
-        return replace(decision, anomaly=None)
+        return decision._replace(anomaly=None)
     return decision

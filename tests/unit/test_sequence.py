@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import settings
@@ -68,7 +68,7 @@ def test_without_a_position_a_hello_comes_first() -> None:
 def test_records_of_our_run_are_taken(record: Envelope, position: int, anomaly: Anomaly | None) -> None:
     decision = receive(OURS, record, None)
     assert (decision.take, decision.anomaly) == (True, anomaly)
-    assert decision.position == replace(OURS, seq=position)
+    assert decision.position == OURS._replace(seq=position)
     assert bool(decision.text) == bool(anomaly)
 
 
@@ -154,7 +154,7 @@ def test_ended_runs_are_remembered_up_to_a_number() -> None:
     assert list(position.ended) == R[39 - REMEMBERED_RUNS : 39]
     assert receive(position, envelope(38 - REMEMBERED_RUNS, 0, Kind.BEGIN), None).anomaly is None
     missed = new_run(39 - REMEMBERED_RUNS, 1)
-    assert receive(position, replace(envelope(39, 5), run=missed), None).anomaly == TWO
+    assert receive(position, envelope(39, 5)._replace(run=missed), None).anomaly == TWO
 
 
 @pytest.mark.parametrize("kind", [Kind.BEGIN, Kind.EVENT])
@@ -211,7 +211,7 @@ class Stream(RuleBasedStateMachine):
     def append(self, count: int) -> None:
         for _ in range(count):
             last = self.outbox[-1][0]
-            self.outbox.append((replace(last, seq=last.seq + 1, kind=Kind.EVENT), None))
+            self.outbox.append((last._replace(seq=last.seq + 1, kind=Kind.EVENT), None))
 
     @rule(count=st.integers(2, 6))
     def drop(self, count: int) -> None:
@@ -224,7 +224,7 @@ class Stream(RuleBasedStateMachine):
         if self.alive or not unsent:
             return
         first, last = self.outbox[unsent[0]][0], self.outbox[unsent[-1]][0]
-        gap = replace(last, kind=Kind.GAP, span=last.seq - first.first + 1)
+        gap = last._replace(kind=Kind.GAP, span=last.seq - first.first + 1)
         self.outbox[unsent[0] : unsent[-1] + 1] = [(gap, None)]
 
     @rule()
@@ -239,7 +239,7 @@ class Stream(RuleBasedStateMachine):
     def connect(self) -> None:
         session = Session(next=max(self.kept, self.sent - WINDOW))
         first = self.outbox[session.next][0]
-        session.buffer.append((replace(first, seq=first.first, kind=Kind.HELLO, span=1), None))
+        session.buffer.append((first._replace(seq=first.first, kind=Kind.HELLO, span=1), None))
         self.sessions.append(session)
         self.alive = True
 

@@ -8,7 +8,6 @@ however late and whoever was killed in between, is known for one, and changes no
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from vmwatch.cluster import Copy, Placement, apply, place
@@ -55,11 +54,11 @@ def _follow(connection: sqlite3.Connection, vm: int, event: VmEvent) -> Placemen
     # Without any copy, and by an event that tells of none, there is no reason to show anything else than before.
     known = Placement(status=Status(row["status"]), node=row["hostnode"])
     placement = place(after) if before or after else known
-    return replace(placement, status=event.status or placement.status)
+    return placement._replace(status=event.status or placement.status)
 
 
 def _encode(copies: Mapping[int, Copy]) -> str:
-    return json.dumps({str(node): asdict(copy) for node, copy in copies.items()})
+    return json.dumps({str(node): copy._asdict() for node, copy in copies.items()})
 
 
 def _decode(text: str) -> dict[int, Copy]:
