@@ -8,11 +8,11 @@ is forgotten, and found by comparing when there is room again.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from datetime import timedelta
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Final, Never
 
 from vmwatch.database import Damaged
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from vmwatch.hypervisor import DomainEvent, Hypervisor
     from vmwatch.outbox import Outbox
+
+_READINGS: Final = 5
+"""Of the list, at most: a VM that changes all the while tells its state itself, and must not hold up the others."""
 
 _REREAD_SECONDS: Final = 0.2  # between two readings of the list, while events keep coming
 _STRAGGLER_SECONDS: Final = 0.05
@@ -90,7 +93,7 @@ class Recorder:
         """Keep all that was heard so far. False: it cannot be written now. Raises Damaged."""
         self._news.clear()
         while self._heard:
-            heard = list(islice(self._heard, _AT_ONCE))
+            heard = list(itertools.islice(self._heard, _AT_ONCE))
             events = completed(self._outbox.known, heard, now=self._clock(), since=self._since())
             if not self._append(events):
                 self._news.set()
@@ -103,7 +106,7 @@ class Recorder:
         """Find what no event told, and keep it. VMs that change meanwhile are read again."""
         settled: set[str] = set()  # compared, or told of by events that came after the comparison
         since = self._since()
-        while True:
+        for reading in itertools.count(1):
             self._touched.clear()
             forgotten = self._forgotten
             domains = await hypervisor.list_domains()
@@ -113,7 +116,8 @@ class Recorder:
             skip = self._touched | settled
             findings = differences(self._outbox.known, domains, skip=skip, now=now, since=since)
             kept = self._tell(findings)
-            if kept and self._touched <= settled:
+            restless = not self._touched <= settled
+            if kept and (not restless or (reading >= _READINGS and forgotten == self._forgotten)):
                 break
             if forgotten != self._forgotten:
                 settled.clear()  # what was told of them since is forgotten

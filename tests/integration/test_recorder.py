@@ -169,6 +169,26 @@ async def test_a_comparison_finds_nothing_while_all_is_told(driver: Host, tmp_pa
     assert rounds > 0
 
 
+async def test_a_vm_that_never_rests_does_not_hold_up_the_comparison(driver: Host, tmp_path: Path) -> None:
+    async with node(tmp_path) as own, own.listening(driver) as hypervisor:
+        await virsh(driver, definition(tmp_path, "other"), "start other")
+        await own.recorder.compare(hypervisor)
+    await virsh(driver, "destroy other")
+    enough = asyncio.Event()
+
+    async def never_rest() -> None:
+        while not enough.is_set():
+            await virsh(driver, *["suspend test", "resume test"] * 500)
+
+    restless = asyncio.create_task(never_rest())
+    async with node(tmp_path) as own, own.listening(driver) as hypervisor:
+        await until(lambda: len(own.told(Source.EVENT)) > 3)
+        await asyncio.wait_for(own.recorder.compare(hypervisor), 10)
+        enough.set()
+        assert own.told(Source.SNAPSHOT)[-1] == "other stopped(destroyed)"
+        await restless
+
+
 async def test_a_restart_in_a_storm_tells_every_state_that_lasts(driver: Host, tmp_path: Path) -> None:
     names = [f"vm{number}" for number in range(10)]
     await virsh(driver, *(definition(tmp_path, name) for name in names), *(f"start {name}" for name in names))
