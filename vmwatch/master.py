@@ -28,7 +28,6 @@ from vmwatch.vmmanager import Access, Panel, read_dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from vmwatch.config import MasterSettings
     from vmwatch.service import Life
@@ -61,14 +60,18 @@ async def _watch(settings: MasterSettings, life: Life) -> None:
     presence = Presence()
     intake = Intake(ledger, presence, signature=keys.signature, monotonic=time.monotonic, clock=_now)
     delivery = Delivery(ledger, open_panel=_panels(settings), clock=time.monotonic)
+
+    def take_orders() -> bool:
+        return orders.carry_out(settings.state_dir, ledger, presence, now=_now())
+
     listen = partial(Pull, settings.listen, keys, on_refused=_Strangers().tell)
     pull = listen()
     try:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_receive(pull, listen, ledger, intake, delivery)),
-                tasks.create_task(_look_around(intake, delivery)),
-                tasks.create_task(_take_orders(settings.state_dir, ledger, presence, delivery)),
+                tasks.create_task(_look_around(intake.look_around, "what is wrong in the cluster", delivery)),
+                tasks.create_task(_look_around(take_orders, "what was ordered", delivery)),
                 tasks.create_task(delivery.run()),
             ]
             life.ready()
@@ -119,28 +122,19 @@ async def _listen_again(listen: Callable[[], Pull], ledger: Ledger) -> Pull:
                 log.error("%s", error)  # noqa: TRY400 (expected)
 
 
-async def _look_around(intake: Intake, delivery: Delivery) -> Never:
+async def _look_around(look: Callable[[], bool], what: str, delivery: Delivery) -> Never:
+    """Look now and then; what was found is told. `what` it is, for the log."""
+    warnings = Throttle(seconds=WARNING_SECONDS)
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         try:
-            if intake.look_around():
+            if look():
                 delivery.wake()
         except Damaged:
             raise
         except StorageError as error:
-            log.error("cannot keep what is wrong in the cluster: %s", error)  # noqa: TRY400 (expected)
-
-
-async def _take_orders(folder: Path, ledger: Ledger, presence: Presence, delivery: Delivery) -> Never:
-    while True:
-        await asyncio.sleep(_LOOK_SECONDS)
-        try:
-            if orders.carry_out(folder, ledger, presence, now=_now()):
-                delivery.wake()
-        except Damaged:
-            raise
-        except StorageError as error:
-            log.error("cannot keep what was ordered: %s", error)  # noqa: TRY400 (expected)
+            if warnings.admit("storage", now=time.monotonic()) is not None:
+                log.error("cannot keep %s: %s", what, error)  # noqa: TRY400 (expected)
 
 
 def _panels(settings: MasterSettings) -> Callable[[], Panel]:

@@ -67,11 +67,14 @@ def carry_out(folder: Path, ledger: Ledger, presence: Presence, *, now: datetime
     matches = _lying_in(folder)
     for match in matches:
         order = Order(what=What(match[1]), number=int(match[2]))
+        forgotten = False
         with ledger.transaction() as transaction:
             if order.what is What.ASIDE:
                 _forget_aside(transaction, up_to=order.number)
             else:
-                _forget_node(transaction, ledger, presence, order.number, now=now)
+                forgotten = _forget_node(transaction, ledger, order.number, now=now)
+        if forgotten:
+            presence.forget(order.number)
         try:
             order.file(folder).unlink(missing_ok=True)
         except OSError as error:
@@ -94,27 +97,21 @@ def _forget_aside(transaction: Transaction, *, up_to: int) -> None:
             problems.end(transaction, problem, None, name=name)
 
 
-def _forget_node(
-    transaction: Transaction, ledger: Ledger, presence: Presence, node: int, *, now: datetime
-) -> None:
-    """A node that is silent. One that speaks would be heard again only in its next session: it is kept."""
+def _forget_node(transaction: Transaction, ledger: Ledger, node: int, *, now: datetime) -> bool:
+    """A node that is silent. One that speaks would be heard again only in its next session: it is kept, False."""
     if not problems.is_raised(ledger, "node_silent", node):
         log.warning("a node that is not silent is not forgotten: node=%d", node)
-        return
+        return False
     log.info("node forgotten, as ordered: node=%d", node)
-    presence.forget(node)
     run = new_run(int(now.timestamp() * 1e6), node)  # newer than any of the node's, for the panel too
     for seq, (uuid, (name, _)) in enumerate(sorted(transaction.vms_on(node).items()), start=1):
         _forget_copy(transaction, uuid, name, node, event_id=f"{node}.{run}.{seq}", now=now)
     for name in problems.raised_of_vms(ledger, "vm_not_responding", node):
         problems.end(transaction, "vm_not_responding", node, name=name)
-    for problem in (
-        "call_refused",
-        "libvirt_lost",
-        "node_silent",
-    ):  # the last one last: it hides what was there
+    for problem in ("call_refused", "libvirt_lost", "node_silent"):  # that one last: it hides what was there
         problems.end(transaction, problem, node)
     transaction.forget_node(node)
+    return True
 
 
 def _forget_copy(
