@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -116,9 +117,7 @@ class Nemesis:
     def _corrupt(self, fault: Fault) -> Callable[[], None]:
         node = self._stand.nodes[fault.node - 1]
         self._stand.kill(node)
-        assert node.state is not None
-        _spoil_tail(node.state, Random(fault.seed))
-        self._stand.look_again(node)
+        self._stand.spoil(node, partial(_spoil_tail, random=Random(fault.seed)))
         return lambda: self._stand.release(node)
 
 

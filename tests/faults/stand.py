@@ -11,7 +11,6 @@ import contextlib
 import secrets
 import shutil
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.faults import evidence
+from tests.faults import evidence, files
 from tests.faults.books import Observed
 from tests.faults.disk import Disk
 from tests.faults.evidence import Diary
@@ -32,7 +31,7 @@ from tests.lab.processes import Service, free_port, write_config
 from tests.lab.waiting import DeadlinePassed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
     from tests.lab.image import Image
@@ -180,10 +179,18 @@ class Stand:
         self.disks[part.name].free()
         _is_unhindered(part)
 
-    def look_again(self, part: Part) -> None:
-        """The state of a node that is down was changed: what it no longer holds cannot arrive."""
+    def spoil(self, part: Part, spoil: Callable[[Path], None]) -> None:
+        """Spoil the outbox of a node that is down. What the master has must arrive; what was only there cannot."""
+        assert part.state is not None
+        assert self.master.state is not None
+        taken = files.taken(self.master.state, part.node)
+        only_here = [moment for stream, moment in files.events(part.state) if taken is None or stream > taken]
+        spoil(part.state)
         part.is_replaced = True
+        part.away_since = min([part.away_since or time.time(), *(moment - MARGIN for moment in only_here)])
         self.kept = {stream: seq for stream, seq in self.kept.items() if stream[0] != part.node}
+        if taken is not None:
+            self.kept[part.node, taken[0]] = taken[1]
         self._look_into(part)
 
     def keep_evidence(self, name: str, text: str) -> Path:
@@ -283,18 +290,11 @@ class Stand:
         part.service.start(wait=False)
 
     def _look_into(self, part: Part) -> None:
-        """What a node that has ended had kept must arrive. Read from a copy: opening the file would change it."""
+        """What a node that has ended had kept must arrive."""
         if not part.node or part.state is None:
             return
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            for file in part.state.glob("outbox.db*"):
-                shutil.copy(file, name)
-            with contextlib.closing(sqlite3.connect(Path(name, "outbox.db"))) as sql:
-                try:
-                    rows = sql.execute("SELECT run, max(seq) FROM record GROUP BY run").fetchall()
-                except sqlite3.DatabaseError:
-                    return  # corrupted on purpose
-        self.kept.update({(part.node, run): seq for run, seq in rows})
+        for run, seq in files.tops(part.state).items():
+            self.kept[part.node, run] = max(seq, self.kept.get((part.node, run), 0))
 
     # --- the beginning ---
 
