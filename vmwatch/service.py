@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +216,10 @@ class _Service(Generic[S]):
                 _log.warning("%s", warning)
         code, reason = asyncio.run(self._live(log, starter, trouble))
         self._end(starter, code, reason)
+        if threading.active_count() > 1:
+            # In a call that hangs, of libvirt's or the panel's. Should it return while Python takes itself apart, the
+            # process would die of it (SIGSEGV); all is written.
+            os._exit(code)
         return code
 
     def _end(self, starter: Starter, code: int, reason: str) -> None:

@@ -237,12 +237,20 @@ class _Comparison:
             following = (partner[later.id] for later in self._told[place:] if later.id in partner)
             # Who comes back and hears that a VM was undefined has not found yet that it had stopped.
             start = before_its_end if line.type in _ENDS else before
-            if missed & set(range(start + 1, next(following, len(self._heard)))):
+            end = next(following, len(self._heard))
+            if missed & set(range(start + 1, end)) or self._is_gone_with_its_stop(place, before, end):
                 continue
             since = self._heard[before].time if before >= 0 else 0.0
             unheard = (Span(start=span.start, end=span.end + RECOVERY_SECONDS) for span in self._unheard)
             if not any(span.end >= since and span.start <= line.time for span in unheard):
                 self._violate(Wrong.DOUBLED, f"{line} was found though nothing had been missed", line)
+
+    def _is_gone_with_its_stop(self, place: int, before: int, after: int) -> bool:
+        """Of a transient domain libvirt tells no more than that it stopped (docs/decisions/0004)."""
+        stopped = before >= 0 and self._heard[before].type == "stopped"
+        told = after < len(self._heard) and self._heard[after].type == "undefined"
+        undefined = [line.type == "undefined" for line in self._told[max(0, place - 1) : place + 1]]
+        return stopped and not told and undefined == [False, True]
 
     def _violate(self, wrong: Wrong, text: str, event: Heard | Told) -> None:
         text = f"{text}; {self._around(event.time)}"

@@ -206,6 +206,21 @@ def test_who_comes_back_may_hear_of_an_undefined_vm_before_it_finds_that_it_had_
     assert wrongs(heard, numbered([*told, again]), away=away) == [Wrong.DOUBLED]
 
 
+def test_a_transient_domain_is_found_to_be_gone_with_its_stop_and_once() -> None:
+    heard = heard_of([LIFE[0], ("stopped", "failed"), LIFE[0], LIFE[1]])
+    gone = found("undefined", "removed", time=1.3, number=3)
+    told = [*told_of(heard[:2]), gone, *told_of(heard[2:])]
+    told = numbered([dataclasses.replace(line, run="a") for line in told])
+    assert wrongs(heard, told) == []
+    twice = numbered([*told[:3], *told[2:]])
+    assert wrongs(heard, twice) == [Wrong.DOUBLED]
+    alive = numbered([*told[:1], *told[2:3], *told[1:2], *told[3:]])
+    assert wrongs(heard, alive) == [Wrong.DOUBLED]
+    undefined = heard_of([LIFE[0], ("stopped", "failed"), ("undefined", "removed"), LIFE[0]])
+    told = [*told_of(undefined[:2]), dataclasses.replace(gone, run="a"), *told_of(undefined[2:])]
+    assert wrongs(undefined, numbered(told)) == [Wrong.DOUBLED]
+
+
 def test_a_node_whose_outbox_was_replaced_may_find_what_it_had_told() -> None:
     heard = heard_of(LIFE[:3])
     told = [*told_of(heard), found("suspended", "paused", time=3.0, number=4)]

@@ -271,6 +271,15 @@ def test_a_frozen_libvirtd_is_lost(stack: Stack) -> None:
     assert stack.shown() == {"test": "unknown"}
 
 
+def test_a_libvirtd_that_comes_back_in_the_last_moment_does_not_change_the_end(stack: Stack) -> None:
+    """A thread waits in the list of domains, which is compared half a second after the node is ready."""
+    stack.start()
+    stack.driver.freeze_libvirtd()
+    wait_for(lambda: "stopped exit_code=69" in stack.node.output(), seconds=12, what="the end", pause=0.001)
+    stack.driver.thaw_libvirtd()
+    assert stack.node.wait(seconds=5) == GONE
+
+
 # --- a node that is not heard of ---
 
 
