@@ -178,7 +178,8 @@ class _ShortWay(HTTPConnectionPool):
             self._validate_conn(connection)  # type: ignore[attr-defined]
             connection.request(method, url, body=body, headers=headers)
             connection.sock.settimeout(timeout.read_timeout)
-            answer = Answer(_checked(connection.getresponse()), give_back)
+            # Not `connection.getresponse`: urllib3 2 wraps what it gets, urllib3 1 does not.
+            answer = Answer(_checked(http.client.HTTPConnection.getresponse(connection)), give_back)
         except TimeoutError as error:
             raise ReadTimeoutError(self, url, "timed out") from error
         except (http.client.HTTPException, CertificateError, NewConnectionError) as error:

@@ -195,6 +195,9 @@ class Panel:
 
     def close(self) -> None:
         """Close the connection."""
+        pools = self._adapter.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118 (no dictionary: it cannot be iterated over)
+            pools[key].close()  # urllib3 2 leaves that to the garbage collector
         self._adapter.close()  # type: ignore[no-untyped-call]
 
     def call(self, func: str, values: Mapping[str, str]) -> None:
