@@ -92,7 +92,7 @@ def test_two_hosts_with_one_id_are_told_and_the_first_ones_stream_goes_on(stack:
     stack.node.start()
     (here,) = stack.define("here")
     here.create()
-    stack.wait_until_all_is_registered()
+    wait_for(lambda: stack.shown().get("here") == "running", seconds=20, what="the start")
     with twin_of(stack) as twin:
         there = twin.connection.defineXML(DOMAIN.format(name="there"))
         there.create()
@@ -137,7 +137,7 @@ def started(stack: Stack) -> libvirt.virDomain:
     stack.node.start()
     (vm,) = stack.define("vm")
     vm.create()
-    stack.wait_until_all_is_registered()
+    wait_for(lambda: stack.shown().get("vm") == "running", seconds=20, what="the start")
     return vm
 
 
