@@ -51,6 +51,18 @@ class PanelServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/vmmgr"
 
+    def hang_on_the_sick(self) -> threading.Event:
+        """VMs whose name begins so are answered only when the event is set, or after a while."""
+        release = threading.Event()
+
+        def answer(form: Form) -> bytes:
+            if form["name"].startswith("sick"):
+                release.wait(DEADLINE)
+            return OK
+
+        self.answer = answer
+        return release
+
     def taken(self, name: str) -> list[int]:
         return [int(form["n"]) for form in self.forms if form["name"] == name and "n" in form]
 
@@ -293,14 +305,7 @@ async def test_many_vms_that_fail_do_not_hold_up_others(ledger: Ledger, panel: P
 
 async def test_vms_that_hang_hold_up_others_for_a_moment_only(ledger: Ledger, panel: PanelServer) -> None:
     """And in the end, when they are answered, nothing was made twice."""
-    release = threading.Event()
-
-    def answer(form: Form) -> bytes:
-        if form["name"].startswith("sick"):
-            release.wait(DEADLINE)
-        return OK
-
-    panel.answer = answer
+    release = panel.hang_on_the_sick()
     for number in range(WORKERS):
         enqueue(ledger, f"sick{number}", 0, 1)
     async with delivering(ledger, panel) as delivery:
@@ -317,14 +322,7 @@ async def test_many_vms_that_hang_at_once_hold_up_others_for_moments_only(
     ledger: Ledger, panel: PanelServer
 ) -> None:
     """Far shorter than until the first of these calls is given up."""
-    release = threading.Event()
-
-    def answer(form: Form) -> bytes:
-        if form["name"].startswith("sick"):
-            release.wait(DEADLINE)
-        return OK
-
-    panel.answer = answer
+    release = panel.hang_on_the_sick()
     for number in range(3 * WORKERS):
         enqueue(ledger, f"sick{number}", 0)
     async with delivering(ledger, panel) as delivery:
@@ -337,14 +335,7 @@ async def test_many_vms_that_hang_at_once_hold_up_others_for_moments_only(
 
 async def test_vms_that_hang_again_and_again_hold_up_nobody(ledger: Ledger, panel: PanelServer) -> None:
     """Though they are more than all workers."""
-    release = threading.Event()
-
-    def answer(form: Form) -> bytes:
-        if form["name"].startswith("sick"):
-            release.wait(DEADLINE)
-        return OK
-
-    panel.answer = answer
+    release = panel.hang_on_the_sick()
     sick = 4 * WORKERS
     for number in range(sick):
         enqueue(ledger, f"sick{number}", 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import subprocess
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -33,20 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("libvirtd", "unshare", "virsh")
 
 NOTICED = timedelta(seconds=KEEPALIVE_SECONDS * (KEEPALIVE_COUNT + 1))
-
-
-@pytest.fixture
-def driver(driver_host: Host) -> Iterator[Host]:
-    # The test driver's domains live as long as somebody is connected.
-    command = ("virsh", "--quiet", "--connect", driver_host.test_uri)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as visitor:
-        assert visitor.stdin is not None
-        assert visitor.stdout is not None
-        visitor.stdin.write(b"uri\n")
-        while b"test+unix" not in visitor.stdout.readline():
-            assert visitor.poll() is None
-        yield driver_host
-        visitor.kill()
 
 
 class Node:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,25 +22,12 @@ from vmwatch.strict import decode
 from vmwatch.transients import Transients
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.lab.host import Host
 
 pytestmark = pytest.mark.needs("libvirtd", "unshare", "virsh")
-
-
-@pytest.fixture
-def driver(driver_host: Host) -> Iterator[Host]:
-    command = ("virsh", "--quiet", "--connect", driver_host.test_uri)  # keeps the test driver's domains
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as visitor:
-        assert visitor.stdin is not None
-        assert visitor.stdout is not None
-        visitor.stdin.write(b"uri\n")
-        while b"test+unix" not in visitor.stdout.readline():
-            assert visitor.poll() is None
-        yield driver_host
-        visitor.kill()
 
 
 class Node:
