@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from vmwatch.panel.call import Call
+from vmwatch.panel.catalogue import FUNCTIONS
 from vmwatch.panel.convention import (
     ApiError,
     Element,
@@ -23,12 +26,13 @@ from vmwatch.panel.convention import (
     write,
 )
 from vmwatch.panel.fields import Fields
-from vmwatch.panel.functions import FUNCTIONS, Call, Panel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import Receive, Scope, Send
+
+    from vmwatch.panel.call import Panel
 
 BODY_MOST = 8 << 20  # bytes: the statistics of 20,000 domains
 _FIELDS_MOST = 100
@@ -78,7 +82,8 @@ class Api:
         fields = Fields(values)
         if method != "POST" and function.writes(fields):
             raise ApiError(ErrorType.ACCESS, "method", f"'{name}' changes something: send it by POST")
-        return function.handler(Call(panel=self._panel, user=user, fields=fields))
+        outcome = function.handler(Call(panel=self._panel, user=user, fields=fields))
+        return await outcome if isinstance(outcome, Awaitable) else outcome
 
     async def _caller(self, values: dict[str, str]) -> str:
         if "authinfo" in values:

@@ -7,63 +7,19 @@ is an object's id; where a VM is meant and it is not a number, its name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from vmwatch.events import Status
 from vmwatch.panel import fields, register, shown
-from vmwatch.panel.convention import OK, ApiError, Element, ErrorType, listing, scalars
-from vmwatch.panel.fields import Fields, iso
+from vmwatch.panel.call import Content, Function, Kind
+from vmwatch.panel.convention import OK, ApiError, ErrorType, listing, scalars
+from vmwatch.panel.fields import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from vmwatch.panel.access import Access
-    from vmwatch.panel.store import Store
+    from vmwatch.panel.call import Call
     from vmwatch.panel.timeline import Entry
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """What the functions work on. `clock` gives milliseconds since 1970."""
-
-    store: Store
-    access: Access
-    clock: Callable[[], int]
-    register_unknown_vm: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of a function by a signed-in user."""
-
-    panel: Panel
-    user: str
-    fields: Fields
-
-
-class Kind(Enum):
-    """When a function changes something; what does must come by POST."""
-
-    READS = auto()
-    WRITES = auto()
-    FORM = auto()  # writes with sok=ok
-
-
-Content = tuple[Element, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Function:
-    """A function of the API."""
-
-    handler: Callable[[Call], Content]
-    kind: Kind
-
-    def writes(self, values: Fields) -> bool:
-        """Whether a call with these fields changes something."""
-        return self.kind is Kind.WRITES or (self.kind is Kind.FORM and values.flag("sok"))
 
 
 def vm_list(call: Call) -> Content:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
-    from vmwatch.panel.functions import Panel
+    from vmwatch.panel.call import Panel
     from vmwatch.panel.live import Hub, Stream
 
 SESSION_COOKIE = "vmwatch_session"

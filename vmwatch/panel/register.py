@@ -145,8 +145,8 @@ def record_problem(store: Store, report: ProblemReport, *, now: int) -> None:
             connection.execute(_SOLVE + _OPEN, (now, *key))
         elif connection.execute(_RENEW + _OPEN, (report.text, *key)).rowcount == 0:
             connection.execute(
-                "INSERT INTO problem (problem, hostnode, name, text, raised) VALUES (?, ?, ?, ?, ?)",
-                (*key, report.text, now),
+                "INSERT INTO problem (problem, hostnode, name, text, raised, last) VALUES (?, ?, ?, ?, ?, ?)",
+                (*key, report.text, now, now),
             )
 
 

@@ -27,7 +27,7 @@ from vmwatch.log import ProductFormatter
 from vmwatch.panel import settings as settings_file
 from vmwatch.panel.access import Access
 from vmwatch.panel.api import Api
-from vmwatch.panel.functions import Panel
+from vmwatch.panel.call import Panel
 from vmwatch.panel.live import Hub
 from vmwatch.panel.pages import Pages
 from vmwatch.panel.store import Store

@@ -11,7 +11,7 @@ from vmwatch.panel.convention import Paging
 if TYPE_CHECKING:
     import jinja2
 
-    from vmwatch.panel.functions import Panel
+    from vmwatch.panel.call import Panel
 
 PAGE = 100  # rows of a list
 PROBLEMS = 20  # of the list of problems atop the VMs

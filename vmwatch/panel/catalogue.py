@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All functions of the API, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vmwatch.panel import functions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vmwatch.panel.call import Function
+
+FUNCTIONS: Final[Mapping[str, Function]] = {**functions.FUNCTIONS}
