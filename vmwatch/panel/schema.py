@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 2
 
-# Words of these tables: an intent is what the panel is to do at a node's libvirt, committed with what made it necessary.
+# An intent is what the panel is to do at a node's libvirt, committed with what made it necessary.
 _INSTALLATION: Final = """
 CREATE TABLE osmgr ( -- the templates of operating systems
     id INTEGER PRIMARY KEY AUTOINCREMENT,
