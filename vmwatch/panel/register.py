@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmwatch.cluster import Copy, Placement, apply, place
 from vmwatch.events import CopyState, Status
+from vmwatch.panel import problems
 from vmwatch.panel.convention import ApiError, ErrorType
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 # Runs of one node remembered per VM. Calls of one VM come in order, so no more than the last two can overlap;
 # the rest is for a master that was restored from a backup.
 RUNS_KEPT = 8
-
-_RENEW = "UPDATE problem SET text = ? "
-_SOLVE = "UPDATE problem SET solved = ? "
-_OPEN = "WHERE problem = ? AND hostnode IS ? AND name = ? AND solved IS NULL"
 
 
 def record_event(store: Store, event: VmEvent, *, clock: Callable[[], int], create: bool) -> bool:
@@ -138,16 +135,19 @@ def _write_history(
 
 
 def record_problem(store: Store, report: ProblemReport, *, now: int) -> None:
-    """Raise a problem (again: its text is renewed) or solve it (none open: nothing to do)."""
-    key = (report.problem, report.hostnode, report.name)
+    """Raise a problem (again: it is counted, its text renewed) or solve it (none open: nothing to do)."""
     with store.transaction() as connection:
-        if not report.raised:
-            connection.execute(_SOLVE + _OPEN, (now, *key))
-        elif connection.execute(_RENEW + _OPEN, (report.text, *key)).rowcount == 0:
-            connection.execute(
-                "INSERT INTO problem (problem, hostnode, name, text, raised, last) VALUES (?, ?, ?, ?, ?, ?)",
-                (*key, report.text, now, now),
+        if report.raised:
+            problems.begin(
+                connection,
+                report.problem,
+                hostnode=report.hostnode,
+                name=report.name,
+                text=report.text,
+                now=now,
             )
+        else:
+            problems.end(connection, report.problem, hostnode=report.hostnode, name=report.name, now=now)
 
 
 def record_statistics(store: Store, hostnode: int, domains: Sequence[dict[str, Any]], *, time: int) -> None:
