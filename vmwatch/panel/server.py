@@ -27,17 +27,19 @@ from vmwatch.log import ProductFormatter
 from vmwatch.panel import settings as settings_file
 from vmwatch.panel.access import Access
 from vmwatch.panel.api import Api
+from vmwatch.panel.background import Background
 from vmwatch.panel.call import Panel
 from vmwatch.panel.live import Hub
 from vmwatch.panel.pages import Pages
 from vmwatch.panel.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping
     from typing import Any
 
     from starlette.types import Receive, Scope, Send
 
+    from vmwatch.panel.background import Room
     from vmwatch.panel.settings import Settings
 
 DEFAULT_CONFIG = Path("/usr/local/mgr5/etc/vmmgr.conf")
@@ -96,15 +98,15 @@ def main() -> None:
     arguments = _parse_arguments()
     _log_to_standard_error()
     try:
-        serve(settings_file.read(arguments.config), arguments.config)
+        sys.exit(serve(settings_file.read(arguments.config), arguments.config))
     except VmwatchError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except OSError as error:
         sys.exit(_fail(str(error), 1))
 
 
-def serve(settings: Settings, config: Path) -> None:
-    """Serve until a signal. Raises VmwatchError or OSError: it cannot start."""
+def serve(settings: Settings, config: Path) -> int:
+    """Serve until a signal; the exit code. Raises VmwatchError or OSError: it cannot start."""
     for warning in settings.warnings:
         log.warning("%s", warning)
     store = Store(settings.database)
@@ -117,12 +119,12 @@ def serve(settings: Settings, config: Path) -> None:
         )
         _make_administrator(panel.access, settings, config)
         with _listen(settings) as listener:
-            asyncio.run(_run(panel, settings, listener))
+            return asyncio.run(_run(panel, settings, listener))
     finally:
         store.close()
 
 
-async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> None:
+async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int:
     hub = Hub()
     panel.store.on_change = hub.notify
     secure = settings.certificate is not None
@@ -150,8 +152,15 @@ async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     print(f"vmwatch-panel: listening on {_address(listener, secure=secure)}{API_PATH}", flush=True)  # noqa: T201 (read by people and scripts)
-    await server.serve(sockets=[listener])
+    async with Background(_rooms(panel), on_failure=stop) as background:
+        await server.serve(sockets=[listener])
     log.info("stopped")
+    return 1 if background.failed else 0
+
+
+def _rooms(_panel: Panel) -> Mapping[str, Room]:
+    """What runs beside the answers."""
+    return {}
 
 
 def _parse_arguments() -> argparse.Namespace:
