@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmwatch.events import Status
-from vmwatch.panel import fields, register, shown
+from vmwatch.panel import fields, register, shown, shown_vms
 from vmwatch.panel.call import Content, Function, Kind
 from vmwatch.panel.convention import OK, ApiError, ErrorType, listing, scalars
 from vmwatch.panel.fields import iso
@@ -26,10 +26,10 @@ def vm_list(call: Call) -> Content:
     """`vm`: the VMs, by name; `name` narrows it to names that contain it, `status` to a shown status."""
     connection = call.panel.store.connection
     status = call.fields.one_of("status", ("", *Status), "")
-    wanted = shown.Filter(name=call.fields.text("name"), status=status)
+    wanted = shown_vms.Filter(name=call.fields.text("name"), status=status)
     paging = call.fields.paging()
-    rows = [_vm(vm) for vm in shown.vms(connection, wanted, paging)]
-    return listing(rows, paging=paging, total=shown.count_vms(connection, wanted))
+    rows = [_vm(vm) for vm in shown_vms.vms(connection, wanted, paging)]
+    return listing(rows, paging=paging, total=shown_vms.count_vms(connection, wanted))
 
 
 def vm_edit(call: Call) -> Content:
@@ -138,18 +138,18 @@ FUNCTIONS: Mapping[str, Function] = {
 }
 
 
-def _find_vm(call: Call, elid: str) -> shown.Vm:
+def _find_vm(call: Call, elid: str) -> shown_vms.Vm:
     connection = call.panel.store.connection
     if elid.isascii() and elid.isdigit() and len(elid) < 19:
-        vm = shown.vm_by_id(connection, int(elid))
+        vm = shown_vms.vm_by_id(connection, int(elid))
     else:
-        vm = shown.vm_by_name(connection, elid)
+        vm = shown_vms.vm_by_name(connection, elid)
     if vm is None:
         raise ApiError(ErrorType.MISSED, "elid", f"There is no VM '{elid}'", value=elid)
     return vm
 
 
-def _vm(vm: shown.Vm) -> dict[str, object]:
+def _vm(vm: shown_vms.Vm) -> dict[str, object]:
     return {
         "id": vm.id,
         "name": vm.name,

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from vmwatch.panel import shown
+from vmwatch.panel import shown_vms
 from vmwatch.panel.api import read_body
 from vmwatch.panel.convention import ApiError
 from vmwatch.panel.presentation import FOLDER, STATUSES, environment
@@ -118,7 +118,7 @@ class Pages:
     def _list_view(self, request: Request) -> ListView:
         query = request.query_params
         status = query.get("status", "")
-        wanted = shown.Filter(
+        wanted = shown_vms.Filter(
             name=query.get("q", "").strip()[:255], status=status if status in STATUSES else ""
         )
         return ListView(self._panel, self._env, wanted, _page_number(request))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read: VMs, nodes, problems and histories as the API and the pages show them."""
+"""What is read: nodes, problems and histories as the API and the pages show them. VMs: `shown_vms`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from vmwatch.panel.convention import Paging
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vm:
-    """A VM as it is shown. Times in milliseconds since 1970; those of its last event are None before the first.
-
-    On an unreachable node `status` is unknown, `since` is since when, and `last_status` is what was known last.
-    """
-
-    id: int
-    name: str
-    uuid: str | None
-    status: str
-    last_status: str
-    since: int | None
-    hostnode: int | None
-    node: str | None
-    type: str | None
-    subtype: str | None
-    cause: str | None
-    source: str | None
-    time: int | None
-    problems: int
+    from vmwatch.panel.shown_vms import Vm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,22 +39,6 @@ class Node:
     unreachable: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which VMs: a part of the name, in any case of letters, and a shown status; "" is any."""
-
-    name: str = ""
-    status: str = ""
-
-
-_VM = (
-    "SELECT vm_shown.id, vm_shown.name, uuid, vm_shown.status, last_status, since, vm_shown.hostnode, node,"
-    " history.type, history.subtype, history.cause, history.source, history.time,"
-    " (SELECT count(*) FROM problem WHERE problem.name = vm_shown.name AND solved IS NULL) AS problems"
-    " FROM vm_shown LEFT JOIN history ON history.id = vm_shown.last "
-)
-_MATCHES = " (?1 = '' OR instr(lower(vm_shown.name), lower(?1))) AND (?2 = '' OR vm_shown.status = ?2) "
-_COUNT_VMS = "SELECT count(*) FROM vm_shown "
 _HISTORY = (
     "SELECT history.id, reporter, teller.name AS reporter_name, type, subtype, cause, source, earliest, time,"
     " registered, status, history.hostnode, hostnode.name AS node, event_id"
@@ -88,40 +50,6 @@ _PROBLEM = (
     "SELECT problem.id, problem, hostnode, hostnode.name AS node, problem.name, text, raised, solved"
     " FROM problem LEFT JOIN hostnode ON hostnode.id = problem.hostnode "
 )
-
-
-def vms(connection: sqlite3.Connection, wanted: Filter, paging: Paging) -> list[Vm]:
-    """A page of the VMs, by name."""
-    rows = connection.execute(
-        _VM + "WHERE" + _MATCHES + "ORDER BY vm_shown.name LIMIT ?3 OFFSET ?4",
-        (wanted.name, wanted.status, paging.size, paging.offset),
-    )
-    return [Vm(**row) for row in rows]
-
-
-def count_vms(connection: sqlite3.Connection, wanted: Filter) -> int:
-    """How many VMs there are in all pages."""
-    query = _COUNT_VMS + "WHERE" + _MATCHES
-    row = connection.execute(query, (wanted.name, wanted.status)).fetchone()
-    return int(row[0])
-
-
-def count_by_status(connection: sqlite3.Connection) -> dict[str, int]:
-    """How many VMs are shown with each status; statuses without any are not in it."""
-    rows = connection.execute("SELECT status, count(*) FROM vm_shown GROUP BY status")
-    return {row[0]: row[1] for row in rows}
-
-
-def vm_by_id(connection: sqlite3.Connection, vm: int) -> Vm | None:
-    """One VM."""
-    row = connection.execute(_VM + "WHERE vm_shown.id = ?", (vm,)).fetchone()
-    return Vm(**row) if row else None
-
-
-def vm_by_name(connection: sqlite3.Connection, name: str) -> Vm | None:
-    """One VM."""
-    row = connection.execute(_VM + "WHERE vm_shown.name = ?", (name,)).fetchone()
-    return Vm(**row) if row else None
 
 
 def history(connection: sqlite3.Connection, vm: int, paging: Paging) -> list[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmwatch.panel import shown, timeline
+from vmwatch.panel import shown, shown_vms, timeline
 from vmwatch.panel.convention import Paging
 
 if TYPE_CHECKING:
@@ -23,23 +23,23 @@ SPANS = {"hour": 3600, "day": 86_400, "week": 7 * 86_400}  # seconds
 class ListView:
     """The VMs of one filter and page, with the problems and counts above them."""
 
-    def __init__(self, panel: Panel, env: jinja2.Environment, wanted: shown.Filter, number: int) -> None:
+    def __init__(self, panel: Panel, env: jinja2.Environment, wanted: shown_vms.Filter, number: int) -> None:
         """`number` is the page's, from 1."""
         self._panel = panel
         self._env = env
         self._wanted = wanted
         self._paging = Paging(number=number, size=PAGE)
-        self._rows: dict[int, shown.Vm] = {}
+        self._rows: dict[int, shown_vms.Vm] = {}
         self._parts: dict[str, str] = {}
 
     def context(self) -> dict[str, Any]:
         """The template's values."""
         connection = self._panel.store.connection
-        counts = shown.count_by_status(connection)
-        total = shown.count_vms(connection, self._wanted)
+        counts = shown_vms.count_by_status(connection, self._wanted)
+        total = shown_vms.count_vms(connection, self._wanted)
         return {
             "now": self._panel.clock(),
-            "vms": shown.vms(connection, self._wanted, self._paging),
+            "vms": shown_vms.vms(connection, self._wanted, self._paging),
             "counts": counts,
             "all": sum(counts.values()),
             "problems": shown.open_problems(connection, PROBLEMS),
@@ -87,7 +87,7 @@ class VmView:
     def context(self) -> dict[str, Any] | None:
         """The template's values; None: there is no such VM."""
         connection = self._panel.store.connection
-        vm = shown.vm_by_name(connection, self._name)
+        vm = shown_vms.vm_by_name(connection, self._name)
         if vm is None:
             return None
         now = self._panel.clock()
@@ -108,7 +108,7 @@ class VmView:
     def changes(self) -> dict[str, Any]:
         """`parts`: the page's content anew, when the VM or its problems have changed."""
         connection = self._panel.store.connection
-        vm = shown.vm_by_name(connection, self._name)
+        vm = shown_vms.vm_by_name(connection, self._name)
         seen = (vm, shown.problems_of(connection, vm) if vm else None)
         if seen == self._seen:
             return {}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vmwatch.errors import StorageError
 from vmwatch.events import Status
-from vmwatch.panel import register, shown
+from vmwatch.panel import register, shown, shown_vms
 from vmwatch.panel.convention import ApiError, ErrorType, Paging
 from vmwatch.panel.fields import EventId, ProblemReport, VmEvent
 from vmwatch.panel.store import Store
@@ -41,8 +41,8 @@ class Ledger:
     def tell(self, event: VmEvent, *, create: bool = True) -> bool:
         return register.record_event(self.store, event, clock=self.clock, create=create)
 
-    def vm(self, name: str = "web") -> shown.Vm:
-        vm = shown.vm_by_name(self.store.connection, name)
+    def vm(self, name: str = "web") -> shown_vms.Vm:
+        vm = shown_vms.vm_by_name(self.store.connection, name)
         assert vm is not None
         return vm
 
@@ -205,7 +205,7 @@ def test_a_migration_is_never_shown_stopped_or_twice(order: list[int], repeated:
                     assert not ledger.tell(told[again])
             assert ledger.vm().status in ("running", "migrating")
         assert (ledger.vm().status, ledger.vm().hostnode) == ("running", 2)
-        assert shown.count_vms(store.connection, shown.Filter()) == 1
+        assert shown_vms.count_vms(store.connection, shown_vms.Filter()) == 1
         assert len(ledger.history()) == 6
         store.close()
 
@@ -247,7 +247,7 @@ def test_unreachable_is_not_off(ledger: Ledger, problem: str) -> None:
     register.record_problem(ledger.store, report(problem, 1), now=500)
     vm = ledger.vm()
     assert (vm.status, vm.last_status, vm.since) == ("unknown", "running", 500)
-    assert shown.count_by_status(ledger.store.connection) == {"unknown": 1}
+    assert shown_vms.count_by_status(ledger.store.connection, shown_vms.Filter()) == {"unknown": 1}
     assert shown.nodes(ledger.store.connection, ALL)[0].unreachable == 500
     register.record_problem(ledger.store, report(problem, 1, raised=False), now=600)
     vm = ledger.vm()
