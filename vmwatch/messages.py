@@ -108,6 +108,8 @@ class Heartbeat:
 class DomainStatistics:
     """A running domain's counters since it started, summed over its interfaces and over its disks.
 
+    `interfaces`, `disks`: how many were counted. A disk that the guest cannot write, a CD-ROM, is none here.
+
     `run` changes when the counters begin anew: it is the host's boot and libvirt's id of the domain. One case
     escapes it, for libvirtd counts on from the highest id that it finds: the domain with the highest id ended
     and was started while libvirtd was restarted. Counters that went down tell it then.
@@ -116,6 +118,8 @@ class DomainStatistics:
     name: str
     uuid: str
     run: str
+    interfaces: int
+    disks: int
     packets_received: int
     packets_sent: int
     bytes_received: int

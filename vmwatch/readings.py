@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree as ET
 
 import libvirt
 
@@ -29,19 +30,29 @@ _COUNTER_FLAGS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """A running domain, and libvirt's record of it: `net.0.rx.bytes`, `block.1.rd.reqs`, ..."""
+    """A running domain, and libvirt's record of it: `net.0.rx.bytes`, `block.1.rd.reqs`, ...
+
+    `writable_disks`: the targets (`vda`) of the disks that the guest can write; a record does not tell them.
+    """
 
     uuid: str
     name: str
     domain_id: int
+    writable_disks: frozenset[str]
     record: Mapping[str, int | str]
 
 
 def read_counters(uri: str) -> list[Counters]:
-    """The running domains' counters, in one bulk call. Raises HypervisorLost."""
+    """The running domains' counters, in one bulk call, and one for the disks of each. Raises HypervisorLost."""
     with _connection(uri) as connection:
         return [
-            Counters(uuid=domain.UUIDString(), name=domain.name(), domain_id=domain.ID(), record=record)
+            Counters(
+                uuid=domain.UUIDString(),
+                name=domain.name(),
+                domain_id=domain.ID(),
+                writable_disks=_writable_disks(domain),
+                record=record,
+            )
             for domain, record in connection.getAllDomainStats(_COUNTER_GROUPS, _COUNTER_FLAGS)
             if not is_appliance(domain.name())
         ]
@@ -62,6 +73,19 @@ def read_unanswered(uri: str) -> dict[str, float]:
 def boot_id() -> str:
     """What the kernel calls this boot of the host: another one, and no domain has run on."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _writable_disks(domain: libvirt.virDomain) -> frozenset[str]:
+    try:
+        definition = ET.fromstring(domain.XMLDesc())  # noqa: S314 (libvirt's own writing)
+    except libvirt.libvirtError:  # it has just ended
+        return frozenset()
+    return frozenset(
+        target.get("dev", "")
+        for disk in definition.iterfind("devices/disk")
+        if disk.get("device") != "cdrom" and disk.find("readonly") is None
+        for target in disk.iterfind("target")
+    )
 
 
 def _wait(domain: libvirt.virDomain) -> float:

@@ -14,7 +14,7 @@ from vmwatch.patience import Patience
 from vmwatch.readings import boot_id, read_counters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from vmwatch.readings import Counters
 
@@ -74,14 +74,33 @@ class Statistics:
 def sum_counters(record: Mapping[str, int | str]) -> dict[str, int]:
     """A domain's counters from libvirt's record of it; what the record does not have counts 0."""
     return {
-        name: sum(
-            int(record.get(f"{group}.{device}.{counter}", 0))
-            for device in range(int(record.get(f"{group}.count", 0)))
-        )
+        name: sum(int(record.get(f"{group}.{device}.{counter}", 0)) for device in _devices(record, group))
         for name, (group, counter) in _COUNTERS.items()
     }
 
 
+def count_devices(record: Mapping[str, int | str], writable: Collection[str]) -> dict[str, int]:
+    """How many devices libvirt counted: interfaces, and of the disks those that are `writable`, by their targets.
+
+    It does not count an interface that is no device of the host's, nor the disks of a QEMU that is busy.
+    """
+    interfaces = [f"net.{device}.tx.pkts" in record for device in _devices(record, "net")]
+    disks = [
+        f"block.{device}.wr.reqs" in record and record.get(f"block.{device}.name") in writable
+        for device in _devices(record, "block")
+    ]
+    return {"interfaces": sum(interfaces), "disks": sum(disks)}
+
+
+def _devices(record: Mapping[str, int | str], group: str) -> range:
+    return range(int(record.get(f"{group}.count", 0)))
+
+
 def _statistics(domain: Counters, *, boot: str) -> DomainStatistics:
-    run = f"{boot[:8]}-{domain.domain_id}"
-    return DomainStatistics(uuid=domain.uuid, name=domain.name, run=run, **sum_counters(domain.record))
+    return DomainStatistics(
+        uuid=domain.uuid,
+        name=domain.name,
+        run=f"{boot[:8]}-{domain.domain_id}",
+        **count_devices(domain.record, domain.writable_disks),
+        **sum_counters(domain.record),
+    )

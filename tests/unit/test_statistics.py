@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmwatch.statistics import sum_counters
+from vmwatch.statistics import count_devices, sum_counters
 
 
 def test_counters_are_summed_over_devices() -> None:
@@ -39,3 +39,22 @@ def test_counters_are_summed_over_devices() -> None:
 
 def test_a_domain_whose_monitor_does_not_answer_has_no_counters() -> None:
     assert set(sum_counters({"state.state": 1}).values()) == {0}
+
+
+def test_devices_count_that_libvirt_counts_and_the_guest_can_write() -> None:
+    record: dict[str, int | str] = {
+        "net.count": 2,
+        "net.0.tx.pkts": 0,
+        "net.1.name": "a device of QEMU's own",
+        "block.count": 4,
+        "block.0.name": "vda",
+        "block.0.wr.reqs": 0,
+        "block.1.name": "sdb",
+        "block.1.wr.reqs": 7,
+        "block.2.name": "hdc",
+        "block.2.wr.reqs": 0,
+        "block.3.name": "vdd",
+        "block.3.capacity": 4096,  # all that libvirt tells when QEMU is busy
+    }
+    assert count_devices(record, {"vda", "sdb", "vdd"}) == {"interfaces": 1, "disks": 2}
+    assert count_devices({}, {"vda"}) == {"interfaces": 0, "disks": 0}
