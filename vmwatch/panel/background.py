@@ -45,7 +45,7 @@ class Background:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=END_SECONDS)
+            late = (await asyncio.wait(self._tasks, timeout=END_SECONDS))[1]
             for task in late:
                 log.error("does not end: room=%s", task.get_name())
 
