@@ -27,6 +27,10 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _UNKNOWN_TYPE = re.compile(r"unknown-[0-9]{1,9}")
 _EVENT_ID = re.compile(r"([0-9]{1,10})\.([\x21-\x7e]{1,64})\.([0-9]{1,18})")
 _NUMBER = re.compile(r"[0-9]{1,10}")  # node_id is one of them: up to 2147483647
+_SSH_ADDRESS = re.compile(
+    r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,31}@)?([A-Za-z0-9]([A-Za-z0-9.-]{0,252})|[0-9A-Fa-f:.]{2,45})"
+)
+_URI = re.compile(r"[a-z][a-z0-9+]{0,30}://[\x21-\x7e]{0,500}")
 _SOURCES = ("event", "snapshot")
 _PROBLEM_STATES = ("raised", "solved")
 
@@ -114,6 +118,27 @@ class Fields:
         if number is None:
             raise self.wrong(name, "a positive integer")
         return number
+
+    def numbers(self, name: str) -> list[int]:
+        """A list of positive integers, as COREmanager has it: `1, 2`. It is not empty."""
+        parts = [part.strip() for part in self._values.get(name, "").split(",")]
+        if not all(_NUMBER.fullmatch(part) and int(part) for part in parts):
+            raise self.wrong(name, "positive integers, divided by commas")
+        return [int(part) for part in parts]
+
+    def ssh_address(self, name: str) -> str | None:
+        """Where SSH reaches a host, `[USER@]HOST`; "" when empty, None when absent."""
+        value = self._values.get(name)
+        if value and not _SSH_ADDRESS.fullmatch(value):
+            raise self.wrong(name, "[USER@]HOST, the host a name or an IP address")
+        return value
+
+    def uri(self, name: str) -> str | None:
+        """A libvirt URI; "" when empty, None when absent."""
+        value = self._values.get(name)
+        if value and not _URI.fullmatch(value):
+            raise self.wrong(name, "a libvirt URI such as qemu:///system")
+        return value
 
     def name(self, name: str) -> str:
         """A VM's or node's name: what libvirt takes (no slash), and what can stand in an address."""

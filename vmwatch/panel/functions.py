@@ -64,26 +64,6 @@ def vm_event(call: Call) -> Content:
     return OK
 
 
-def hostnode_list(call: Call) -> Content:
-    """`vmhostnode`: the cluster nodes, by id."""
-    connection = call.panel.store.connection
-    paging = call.fields.paging()
-    rows = [_node(node) for node in shown.nodes(connection, paging)]
-    return listing(rows, paging=paging, total=shown.count_nodes(connection))
-
-
-def hostnode_edit(call: Call) -> Content:
-    """`vmhostnode.edit`: show (elid), or write (sok) the name of node `elid`, which is made if it is new."""
-    node = call.fields.required_number("elid")
-    if call.fields.flag("sok"):
-        register.write_node(call.panel.store, node, name=call.fields.name("name"))
-        return (*OK, *scalars({"id": node}))
-    name = shown.node_name(call.panel.store.connection, node)
-    if name is None:
-        raise ApiError(ErrorType.MISSED, "elid", f"There is no node {node}", value=str(node))
-    return scalars({"id": node, "name": name})
-
-
 def statistics(call: Call) -> Content:
     """`vmwatch.statistics`: the counters of all domains of a node."""
     hostnode = call.fields.required_number("hostnode")
@@ -131,8 +111,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "vm.edit": Function(handler=vm_edit, kind=Kind.FORM),
     "vm.event": Function(handler=vm_event, kind=Kind.WRITES),
     "vm.history": Function(handler=vm_history, kind=Kind.READS),
-    "vmhostnode": Function(handler=hostnode_list, kind=Kind.READS),
-    "vmhostnode.edit": Function(handler=hostnode_edit, kind=Kind.FORM),
     "vmwatch.problem": Function(handler=problem, kind=Kind.WRITES),
     "vmwatch.statistics": Function(handler=statistics, kind=Kind.WRITES),
 }
@@ -183,10 +161,6 @@ def _entry(entry: Entry) -> dict[str, object]:
         "hostnode": entry.hostnode,
         "event_id": entry.event_id,
     }
-
-
-def _node(node: shown.Node) -> dict[str, object]:
-    return {"id": node.id, "name": node.name, "vms": node.vms, "unreachable": iso(node.unreachable)}
 
 
 def _problem(found: shown.Problem) -> dict[str, object]:

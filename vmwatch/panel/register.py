@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written: events, problems, statistics, VMs, nodes. Each function is one transaction of the store.
+"""What is written: events, problems, statistics, VMs. Each function is one transaction of the store.
 
 Exactly once: an event's effect and the memory of it (`applied`) are committed together, so a repetition,
 however late and whoever was killed in between, is known for one, and changes nothing.
@@ -166,7 +166,7 @@ def create_vm(store: Store, *, name: str, uuid: str | None, hostnode: int) -> in
     """The id of a new VM, of which nothing has been heard yet. ApiError: `exists` (name), `missed` (hostnode)."""
     with store.transaction() as connection:
         _require_node(connection, hostnode)
-        _refuse_twin(connection, "vm", name, None)
+        _refuse_twin(connection, name, None)
         return _insert_vm(connection, name=name, uuid=uuid, hostnode=hostnode)
 
 
@@ -174,23 +174,12 @@ def change_vm(store: Store, vm: int, *, name: str, uuid: str | None, hostnode: i
     """Change a VM. ApiError: `missed` (elid, hostnode), `exists` (name)."""
     with store.transaction() as connection:
         _require_node(connection, hostnode)
-        _refuse_twin(connection, "vm", name, vm)
+        _refuse_twin(connection, name, vm)
         changed = connection.execute(
             "UPDATE vm SET name = ?, uuid = ?, hostnode = ? WHERE id = ?", (name, uuid, hostnode, vm)
         )
         if changed.rowcount == 0:
             raise ApiError(ErrorType.MISSED, "elid", f"There is no VM {vm}", value=str(vm))
-
-
-def write_node(store: Store, node: int, *, name: str) -> None:
-    """Make a node, or name it anew. ApiError: `exists` (name)."""
-    with store.transaction() as connection:
-        _refuse_twin(connection, "hostnode", name, node)
-        connection.execute(
-            "INSERT INTO hostnode (id, name) VALUES (?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET name = excluded.name",
-            (node, name),
-        )
 
 
 def _insert_vm(connection: sqlite3.Connection, *, name: str, uuid: str | None, hostnode: int | None) -> int:
@@ -206,10 +195,6 @@ def _require_node(connection: sqlite3.Connection, node: int) -> None:
         raise ApiError(ErrorType.MISSED, "hostnode", f"There is no node {node}", value=str(node))
 
 
-def _refuse_twin(connection: sqlite3.Connection, table: str, name: str, own: int | None) -> None:
-    query = {
-        "vm": "SELECT 1 FROM vm WHERE name = ? AND id IS NOT ?",
-        "hostnode": "SELECT 1 FROM hostnode WHERE name = ? AND id IS NOT ?",
-    }[table]
-    if connection.execute(query, (name, own)).fetchone():
+def _refuse_twin(connection: sqlite3.Connection, name: str, own: int | None) -> None:
+    if connection.execute("SELECT 1 FROM vm WHERE name = ? AND id IS NOT ?", (name, own)).fetchone():
         raise ApiError(ErrorType.EXISTS, "name", f"The name '{name}' is taken", value=name)

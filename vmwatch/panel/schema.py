@@ -84,13 +84,18 @@ CREATE TABLE setting ( -- what people set on pages, and what the panel made: pol
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE service ( -- how a node's service, or the master (hostnode 0), was found the last time
-    hostnode INTEGER PRIMARY KEY,
-    state TEXT NOT NULL, -- running, stopped, disabled, unreachable
-    checked INTEGER NOT NULL,
-    configured INTEGER, -- when it last got its configuration; NULL: not yet
-    report TEXT NOT NULL DEFAULT '{}' -- what it says of itself: `vmwatch status --json`
+CREATE TABLE service ( -- vmwatch-node of a node that the panel manages, or vmwatch-master (hostnode 0)
+    hostnode INTEGER PRIMARY KEY, -- that of a removed node stays until the master has forgotten the node
+    state TEXT NOT NULL DEFAULT 'unknown', -- as it was found: running, stopped, disabled, unreachable, unknown
+    checked INTEGER, -- when; NULL: not yet
+    asked INTEGER NOT NULL DEFAULT 1, -- how often its configuration was asked for
+    done INTEGER NOT NULL DEFAULT 0, -- which asking it was configured for; below asked, it is to be configured
+    stale INTEGER NOT NULL DEFAULT 0, -- its file was to change, and it has not been started since
+    configured INTEGER, -- when it last was; NULL: not yet
+    error TEXT, -- why the last try failed; NULL: it did not
+    report TEXT NOT NULL DEFAULT '{}' -- what it says of itself: shown_services.Report
 );
+INSERT INTO service (hostnode, asked) VALUES (0, 0);
 """
 
 _VIEWS: Final = """
@@ -116,7 +121,8 @@ CREATE TABLE hostnode (
     id INTEGER PRIMARY KEY, -- the node_id of vmwatch-node.conf
     name TEXT NOT NULL UNIQUE,
     address TEXT NOT NULL DEFAULT '', -- where SSH reaches it: [USER@]HOST; '': it is the panel's own host
-    uri TEXT NOT NULL DEFAULT '' -- its libvirt, as the panel reaches it; '': follows from the address
+    uri TEXT NOT NULL DEFAULT '', -- its libvirt, as the panel reaches it; '': follows from the address
+    removed INTEGER -- when it was; its row stays, for the history names it
 );
 CREATE TABLE vm (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -164,6 +170,7 @@ CREATE TABLE statistics ( -- the latest of each domain
 _FROM_1: Final = f"""
 ALTER TABLE hostnode ADD COLUMN address TEXT NOT NULL DEFAULT '';
 ALTER TABLE hostnode ADD COLUMN uri TEXT NOT NULL DEFAULT '';
+ALTER TABLE hostnode ADD COLUMN removed INTEGER;
 DROP VIEW vm_shown;
 DROP VIEW unreachable;
 DROP INDEX problem_open;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read: nodes, problems and histories as the API and the pages show them. VMs: `shown_vms`."""
+"""What is read: problems and histories as the API and the pages show them. VMs: `shown_vms`; nodes: `shown_nodes`."""
 
 from __future__ import annotations
 
@@ -29,16 +29,6 @@ class Problem:
     solved: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """A cluster node, and how many VMs are on it. `unreachable` is since when nothing is known of it."""
-
-    id: int
-    name: str
-    vms: int
-    unreachable: int | None
-
-
 _HISTORY = (
     "SELECT history.id, reporter, teller.name AS reporter_name, type, subtype, cause, source, earliest, time,"
     " registered, status, history.hostnode, hostnode.name AS node, event_id"
@@ -60,28 +50,6 @@ def history(connection: sqlite3.Connection, vm: int, paging: Paging) -> list[Ent
 def count_history(connection: sqlite3.Connection, vm: int) -> int:
     """How many entries a VM's history has."""
     return int(connection.execute("SELECT count(*) FROM history WHERE vm = ?", (vm,)).fetchone()[0])
-
-
-def nodes(connection: sqlite3.Connection, paging: Paging) -> list[Node]:
-    """A page of the nodes, by id."""
-    rows = connection.execute(
-        "SELECT id, name, (SELECT count(*) FROM vm WHERE vm.hostnode = hostnode.id) AS vms,"
-        " unreachable.since AS unreachable FROM hostnode"
-        " LEFT JOIN unreachable ON unreachable.hostnode = hostnode.id ORDER BY id LIMIT ? OFFSET ?",
-        (paging.size, paging.offset),
-    )
-    return [Node(**row) for row in rows]
-
-
-def count_nodes(connection: sqlite3.Connection) -> int:
-    """How many nodes there are."""
-    return int(connection.execute("SELECT count(*) FROM hostnode").fetchone()[0])
-
-
-def node_name(connection: sqlite3.Connection, node: int) -> str | None:
-    """A node's name; None: there is no such node."""
-    row = connection.execute("SELECT name FROM hostnode WHERE id = ?", (node,)).fetchone()
-    return str(row["name"]) if row else None
 
 
 def open_problems(connection: sqlite3.Connection, limit: int) -> list[Problem]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vmwatch.errors import StorageError
 from vmwatch.events import Status
-from vmwatch.panel import register, shown, shown_vms
+from vmwatch.panel import register, register_nodes, shown, shown_nodes, shown_vms
 from vmwatch.panel.convention import ApiError, ErrorType, Paging
 from vmwatch.panel.fields import EventId, ProblemReport, VmEvent
 from vmwatch.panel.store import Store
@@ -160,12 +160,12 @@ def test_an_event_that_says_nothing_of_the_status_changes_none(ledger: Ledger) -
 @pytest.mark.parametrize(("known_node", "missing"), [(True, "vm"), (False, "hostnode")])
 def test_unknown_things_are_missed_and_leave_no_trace(ledger: Ledger, known_node: bool, missing: str) -> None:
     if known_node:
-        register.write_node(ledger.store, 1, name="one")
+        register_nodes.write_node(ledger.store, 1, name="one")
     with pytest.raises(ApiError) as caught:
         ledger.tell(event(1, "started", "booted", 1), create=False)
     assert (caught.value.kind, caught.value.subject) == (ErrorType.MISSED, missing)
     assert ledger.store.connection.execute("SELECT count(*) FROM applied").fetchone()[0] == 0
-    register.write_node(ledger.store, 1, name="one")
+    register_nodes.write_node(ledger.store, 1, name="one")
     register.create_vm(ledger.store, name="web", uuid=None, hostnode=1)
     assert ledger.tell(event(1, "started", "booted", 1), create=False)
 
@@ -248,7 +248,7 @@ def test_unreachable_is_not_off(ledger: Ledger, problem: str) -> None:
     vm = ledger.vm()
     assert (vm.status, vm.last_status, vm.since) == ("unknown", "running", 500)
     assert shown_vms.count_by_status(ledger.store.connection, shown_vms.Filter()) == {"unknown": 1}
-    assert shown.nodes(ledger.store.connection, ALL)[0].unreachable == 500
+    assert shown_nodes.nodes(ledger.store.connection, ALL)[0].unreachable == 500
     register.record_problem(ledger.store, report(problem, 1, raised=False), now=600)
     vm = ledger.vm()
     assert (vm.status, vm.since) == ("running", 100)
@@ -276,7 +276,7 @@ def test_a_problem_is_raised_once_and_solved_once(ledger: Ledger) -> None:
 
 
 def test_statistics_keep_the_latest(ledger: Ledger) -> None:
-    register.write_node(ledger.store, 1, name="one")
+    register_nodes.write_node(ledger.store, 1, name="one")
     for time, value in ((10, 1), (30, 3), (20, 2)):
         register.record_statistics(ledger.store, 1, [{"name": "web", "rx": value}], time=time)
     rows = ledger.store.connection.execute("SELECT time, domain FROM statistics").fetchall()
@@ -284,13 +284,13 @@ def test_statistics_keep_the_latest(ledger: Ledger) -> None:
 
 
 def test_names_are_taken_once(ledger: Ledger) -> None:
-    register.write_node(ledger.store, 1, name="one")
+    register_nodes.write_node(ledger.store, 1, name="one")
     register.create_vm(ledger.store, name="web", uuid=None, hostnode=1)
     other = register.create_vm(ledger.store, name="db", uuid=None, hostnode=1)
     for change in (
         lambda: register.create_vm(ledger.store, name="web", uuid=None, hostnode=1),
         lambda: register.change_vm(ledger.store, other, name="web", uuid=None, hostnode=1),
-        lambda: register.write_node(ledger.store, 2, name="one"),
+        lambda: register_nodes.write_node(ledger.store, 2, name="one"),
     ):
         with pytest.raises(ApiError) as caught:
             change()
