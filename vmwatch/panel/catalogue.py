@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vmwatch.panel import functions, node_functions
+from vmwatch.panel import functions, installation_functions, node_functions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vmwatch.panel.call import Function
 
-FUNCTIONS: Final[Mapping[str, Function]] = {**functions.FUNCTIONS, **node_functions.FUNCTIONS}
+FUNCTIONS: Final[Mapping[str, Function]] = {
+    **functions.FUNCTIONS,
+    **installation_functions.FUNCTIONS,
+    **node_functions.FUNCTIONS,
+}

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmwatch.events import Status
-from vmwatch.panel import fields, register, shown, shown_vms
+from vmwatch.panel import fields, installation_functions, register, shown, shown_installation, shown_vms
 from vmwatch.panel.call import Content, Function, Kind
 from vmwatch.panel.convention import OK, ApiError, ErrorType, listing, scalars
 from vmwatch.panel.fields import iso
+from vmwatch.panel.lookup import find_vm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +29,18 @@ def vm_list(call: Call) -> Content:
     status = call.fields.one_of("status", ("", *Status), "")
     wanted = shown_vms.Filter(name=call.fields.text("name"), status=status)
     paging = call.fields.paging()
-    rows = [_vm(vm) for vm in shown_vms.vms(connection, wanted, paging)]
+    installations = shown_installation.all_by_vm(connection)
+    rows = [
+        {**_vm(vm), **installation_functions.summary(installations.get(vm.id))}
+        for vm in shown_vms.vms(connection, wanted, paging)
+    ]
     return listing(rows, paging=paging, total=shown_vms.count_vms(connection, wanted))
 
 
 def vm_edit(call: Call) -> Content:
     """`vm.edit`: show (elid), change (elid, sok), create (sok). Fields: name, hostnode, uuid where known."""
     elid = call.fields.text("elid")
-    vm = _find_vm(call, elid) if elid else None
+    vm = find_vm(call, elid) if elid else None
     if not call.fields.flag("sok"):
         return scalars(_vm(vm)) if vm else scalars({"name": "", "uuid": "", "hostnode": ""})
     name, uuid = call.fields.name("name"), call.fields.uuid("uuid")
@@ -50,7 +55,7 @@ def vm_edit(call: Call) -> Content:
 def vm_history(call: Call) -> Content:
     """`vm.history`: every event of a VM (elid), the newest first."""
     connection = call.panel.store.connection
-    vm = _find_vm(call, call.fields.text("elid"))
+    vm = find_vm(call, call.fields.text("elid"))
     paging = call.fields.paging()
     rows = [_entry(entry) for entry in shown.history(connection, vm.id, paging)]
     return listing(rows, paging=paging, total=shown.count_history(connection, vm.id))
@@ -114,17 +119,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "vmwatch.problem": Function(handler=problem, kind=Kind.WRITES),
     "vmwatch.statistics": Function(handler=statistics, kind=Kind.WRITES),
 }
-
-
-def _find_vm(call: Call, elid: str) -> shown_vms.Vm:
-    connection = call.panel.store.connection
-    if elid.isascii() and elid.isdigit() and len(elid) < 19:
-        vm = shown_vms.vm_by_id(connection, int(elid))
-    else:
-        vm = shown_vms.vm_by_name(connection, elid)
-    if vm is None:
-        raise ApiError(ErrorType.MISSED, "elid", f"There is no VM '{elid}'", value=elid)
-    return vm
 
 
 def _vm(vm: shown_vms.Vm) -> dict[str, object]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmwatch.cluster import Copy, Placement, apply, place
 from vmwatch.events import CopyState, Status
-from vmwatch.panel import problems
+from vmwatch.panel import problems, register_installation
 from vmwatch.panel.convention import ApiError, ErrorType
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def record_event(store: Store, event: VmEvent, *, clock: Callable[[], int], crea
             return False
         placement = _follow(connection, vm, event)
         # Last: what is registered is the time of the commit, as near as it can be known inside of it.
-        _write_history(connection, vm, event, placement, now=clock())
+        now = clock()
+        _write_history(connection, vm, event, placement, now=now)
+        register_installation.follow(connection, vm, event, placement, now=now)
     return True
 
 

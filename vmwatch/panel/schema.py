@@ -20,23 +20,28 @@ CREATE TABLE osmgr ( -- the templates of operating systems
     name TEXT NOT NULL UNIQUE,
     rebootcount INTEGER NOT NULL, -- how often the guest reboots until it is installed
     timelimit INTEGER NOT NULL, -- seconds for the whole installation
-    medium TEXT NOT NULL -- the installation medium, a path on the node; '': the domain boots as it is defined
+    medium TEXT NOT NULL, -- an image of a CD on the node that the guest boots from; '': none
+    kernel TEXT NOT NULL, -- a kernel on the node that the guest boots, instead; '': none
+    initrd TEXT NOT NULL,
+    cmdline TEXT NOT NULL
 );
 CREATE TABLE installation ( -- its row is the installation mark
     vm INTEGER PRIMARY KEY REFERENCES vm ON DELETE CASCADE,
-    osmgr INTEGER REFERENCES osmgr ON DELETE SET NULL,
+    osmgr INTEGER NOT NULL REFERENCES osmgr,
     steps INTEGER NOT NULL, -- reboots in all
     remaining INTEGER NOT NULL, -- reboots to come: the counter
+    heard INTEGER NOT NULL DEFAULT 0, -- that the VM runs, since the panel was last to start it
     began INTEGER NOT NULL,
     since INTEGER NOT NULL, -- of this step
     deadline INTEGER NOT NULL,
-    waits TEXT, -- what happened that was no reboot, so that a person must say how it goes on; NULL: it goes on
+    waits TEXT, -- for a person, and why: a word of installation.REASONS; NULL: it goes on
     guessed INTEGER NOT NULL DEFAULT 0 -- reboots that were counted though their cause is unknown
 );
+CREATE INDEX installation_deadline ON installation (deadline) WHERE waits IS NULL;
 CREATE TABLE intent (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     vm INTEGER NOT NULL UNIQUE REFERENCES vm ON DELETE CASCADE, -- the later one says it all
-    action TEXT NOT NULL, -- install, start, finish
+    action TEXT NOT NULL, -- installation.Action
     created INTEGER NOT NULL,
     error TEXT -- of the last try; NULL: not tried, or being tried
 );
