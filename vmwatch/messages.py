@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from vmwatch.events import CopyState
 
@@ -39,12 +40,13 @@ class Begin:
     time: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(NamedTuple):
     """A VM's event: `type` and `subtype` are libvirt's event and detail, in names.
 
     `cause`: QEMU's reason for a stop. `since`: of a snapshot's finding, the earliest moment it can have
     happened. `domain_id`: libvirt's number of the VM's present run; null while it is off.
+
+    A named tuple: one is made for most messages, in a fraction of a dataclass's time.
     """
 
     uuid: str

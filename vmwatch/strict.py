@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Values <-> JSON, strictly: exactly the declared fields, each of its declared type. Pure.
 
-Works on frozen dataclasses whose fields are str, int, bool, an aware datetime, a StrEnum, another such
-dataclass, a tuple of one of these, or one of these or None. An error says where: `domains[3].name: expected text`.
+Works on records, which are frozen dataclasses or named tuples, whose fields are str, int, bool, an aware datetime,
+a StrEnum, another record, a tuple of one of these, or one of these or None. An error says where:
+`domains[3].name: expected text`.
 """
 
 from __future__ import annotations
@@ -61,14 +62,10 @@ def instant(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
+_Pairs = tuple[tuple[str, object], ...]
+"""An object, as it was written: in its order, and a name that was given twice is there twice."""
 
-
-_JSON: Final = json.JSONDecoder(object_pairs_hook=_object)
+_JSON: Final = json.JSONDecoder(object_pairs_hook=tuple)
 
 
 def _plain(value: object) -> object:
@@ -76,11 +73,19 @@ def _plain(value: object) -> object:
         return instant(value)
     if isinstance(value, str):
         return value.replace("\0", "?")
+    if names := _names(type(value)):  # type: ignore[arg-type] # typeshed: a type is hashable
+        return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a record's fields; none: it is no record."""
+    if is_dataclass(kind):
+        return tuple(field.name for field in fields(kind))
+    return getattr(kind, "_fields", ())
 
 
 class _Wrong(Exception):
@@ -169,32 +174,50 @@ def _tuple(inner: _Check) -> _Check:
 
 
 def _record(kind: type[Any]) -> _Check:
-    hints = get_type_hints(kind)
-    checks = {field.name: _checker(hints[field.name]) for field in fields(kind)}
+    names, hints = _names(kind), get_type_hints(kind)  # type: ignore[arg-type]
+    checks = [(name, _checker(hints[name])) for name in names]
+    make = _maker(kind, names)
 
     def check(untrusted: object) -> object:
-        if type(untrusted) is not dict:
+        if type(untrusted) is not tuple:
             raise _expected("an object")
-        values = {}
-        try:
-            for name, inner in checks.items():
-                values[name] = inner(untrusted[name])
-        except _Wrong as wrong:
-            raise wrong.within(name) from None
-        except KeyError:
-            raise _wrong_fields(untrusted, checks) from None
         if len(untrusted) != len(checks):
-            raise _wrong_fields(untrusted, checks)
-        return kind(**values)
+            raise _wrong_fields(untrusted, names)
+        values = []
+        for (name, inner), (given, value) in zip(checks, untrusted, strict=True):
+            if given != name:
+                return check(_in_order(untrusted, names))
+            try:
+                values.append(inner(value))
+            except _Wrong as wrong:
+                raise wrong.within(name) from None
+        return make(values)
 
     return check
 
 
-def _wrong_fields(untrusted: dict[str, object], checks: dict[str, _Check]) -> _Wrong:
-    missing = sorted(checks.keys() - untrusted.keys())
-    if missing:
+def _maker(kind: type[Any], names: tuple[str, ...]) -> Callable[[list[object]], object]:
+    """What makes the record of its fields' values, which are in their order."""
+    if issubclass(kind, tuple):
+        make: Callable[[list[object]], object] = kind._make  # type: ignore[attr-defined]
+        return make
+    return lambda values: kind(**dict(zip(names, values, strict=True)))
+
+
+def _in_order(untrusted: _Pairs, names: tuple[str, ...]) -> _Pairs:
+    found = dict(untrusted)
+    if found.keys() != set(names):
+        raise _wrong_fields(untrusted, names)
+    return tuple((name, found[name]) for name in names)
+
+
+def _wrong_fields(untrusted: _Pairs, names: tuple[str, ...]) -> _Wrong:
+    given = [name for name, _ in untrusted]
+    if missing := sorted(set(names).difference(given)):
         return _Wrong("missing_field", f"{', '.join(missing)} missing")
-    return _Wrong("extra_field", f"{len(untrusted.keys() - checks.keys())} unknown fields")
+    if extra := set(given).difference(names):
+        return _Wrong("extra_field", f"{len(extra)} unknown fields")
+    return _Wrong("extra_field", "a field is given twice")
 
 
 _SCALARS: Final[dict[object, _Check]] = {str: _text, int: _integer, bool: _boolean, datetime: _time}
@@ -204,8 +227,8 @@ _SCALARS: Final[dict[object, _Check]] = {str: _text, int: _integer, bool: _boole
 def _checker(kind: Any) -> _Check:  # noqa: ANN401 (a type expression is of no one type)
     if kind in _SCALARS:
         return _SCALARS[kind]
-    if is_dataclass(kind):
-        return _record(kind)  # type: ignore[arg-type]
+    if _names(kind):
+        return _record(kind)
     if get_origin(kind) is types.UnionType:
         return _optional(_checker(next(one for one in get_args(kind) if one is not types.NoneType)))
     if get_origin(kind) is tuple:

@@ -71,7 +71,7 @@ def hello(seq: int = 0, **where: object) -> bytes:
 
 
 def event(seq: int, name: str = "web", **what: object) -> bytes:
-    body = replace(EVENT, uuid=f"u-{name}", name=name, **what)  # type: ignore[arg-type]
+    body = EVENT._replace(uuid=f"u-{name}", name=name, **what)  # type: ignore[arg-type]
     return frame(Kind.EVENT, body, seq)
 
 
@@ -351,7 +351,7 @@ def test_a_known_set_without_a_vm_says_that_it_is_off(master: Master) -> None:
 
 
 def test_a_known_set_says_nothing_of_a_vm_whose_name_another_one_has(master: Master) -> None:
-    anew = frame(Kind.EVENT, replace(EVENT, uuid="u-new"), 2)
+    anew = frame(Kind.EVENT, EVENT._replace(uuid="u-new"), 2)
     master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), event(1), anew)
     domains = (KnownDomain(uuid="u-new", name="web", state=CopyState.RUNNING),)
     master.accept(frame(Kind.KNOWN, KnownSet(domains=domains), 2))
@@ -364,8 +364,8 @@ def test_a_known_set_says_nothing_of_a_vm_whose_name_another_one_has(master: Mas
 
 def test_the_target_of_a_failed_migration_is_not_told_stopped_later(master: Master) -> None:
     began = frame(Kind.BEGIN, BEGIN, 0, node=2)
-    incoming = replace(EVENT, subtype="migrated")
-    failed = replace(EVENT, type="stopped", subtype="failed")
+    incoming = EVENT._replace(subtype="migrated")
+    failed = EVENT._replace(type="stopped", subtype="failed")
     master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), frame(Kind.EVENT, EVENT, 1))
     master.accept(hello(node=2), began, frame(Kind.EVENT, incoming, 1, node=2))
     master.accept(frame(Kind.EVENT, failed, 2, node=2))
@@ -402,7 +402,7 @@ def test_a_vm_that_was_made_anew_under_its_name_is_told_in_order(master: Master)
         return [event(seq + n, type=kind, subtype=why, uuid=uuid) for n, (kind, why) in enumerate(kinds)]
 
     def event(seq: int, **what: object) -> bytes:
-        return frame(Kind.EVENT, replace(EVENT, **what), seq)  # type: ignore[arg-type]
+        return frame(Kind.EVENT, EVENT._replace(**what), seq)  # type: ignore[arg-type]
 
     master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), *life("u1", 1), *life("u2", 5))
     with master.ledger._database.reading() as sql:
@@ -416,8 +416,8 @@ def test_a_renamed_vm_is_told_under_both_names(master: Master) -> None:
         hello(),
         frame(Kind.BEGIN, BEGIN, 0),
         event(1, type="defined", subtype="added"),
-        frame(Kind.EVENT, replace(EVENT, uuid="u-web", type="undefined", subtype="renamed"), 2),
-        frame(Kind.EVENT, replace(EVENT, uuid="u-web", name="www", type="defined", subtype="renamed"), 3),
+        frame(Kind.EVENT, EVENT._replace(uuid="u-web", type="undefined", subtype="renamed"), 2),
+        frame(Kind.EVENT, EVENT._replace(uuid="u-web", name="www", type="defined", subtype="renamed"), 3),
     )
     assert master.events() == [
         "web defined(added) stopped",
@@ -498,7 +498,7 @@ def test_a_vm_that_runs_twice_is_told_once_and_once_when_it_does_not(master: Mas
     assert master.intake.find_duplicates()
     assert not master.intake.find_duplicates()
     assert master.problems() == ["duplicate raised None"]
-    stopped = replace(EVENT, type="stopped", subtype="destroyed")
+    stopped = EVENT._replace(type="stopped", subtype="destroyed")
     master.accept(frame(Kind.EVENT, stopped, 2, node=2))
     assert master.intake.find_duplicates()
     assert not master.intake.find_duplicates()
@@ -510,15 +510,15 @@ def test_a_duplicate_outlives_the_master(master: Master) -> None:
     assert master.intake.find_duplicates()
     master.start()
     assert not master.intake.find_duplicates()
-    master.accept(frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="destroyed"), 2))
+    master.accept(frame(Kind.EVENT, EVENT._replace(type="stopped", subtype="destroyed"), 2))
     assert master.intake.find_duplicates()
     assert master.problems() == ["duplicate raised None", "duplicate solved None"]
 
 
 def test_two_vms_of_one_name_on_two_nodes_are_a_duplicate(master: Master) -> None:
     duplicate(master)
-    master.accept(frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="destroyed"), 2, node=2))
-    master.accept(frame(Kind.EVENT, replace(EVENT, uuid="another"), 3, node=2))
+    master.accept(frame(Kind.EVENT, EVENT._replace(type="stopped", subtype="destroyed"), 2, node=2))
+    master.accept(frame(Kind.EVENT, EVENT._replace(uuid="another"), 3, node=2))
     assert not master.intake.find_duplicates()
     master.now += 1.1
     master.accept(beat(1, node=1, top=1), beat(1, node=2, top=3))
@@ -570,7 +570,7 @@ def test_a_node_whose_batch_was_not_kept_has_not_told_all(master: Master) -> Non
     master.intake.find_duplicates()
     master.now += 1.1
     master.accept(beat(0, node=2, top=1))
-    stopped = frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="migrated"), 2)
+    stopped = frame(Kind.EVENT, EVENT._replace(type="stopped", subtype="migrated"), 2)
     with pytest.raises(StorageError):
         take_on_a_full_disk(master, stopped, beat(0, top=2))
     assert not master.intake.find_duplicates()
@@ -582,7 +582,7 @@ def test_a_node_whose_batch_was_not_kept_has_not_told_all(master: Master) -> Non
 def test_a_solved_duplicate_that_cannot_be_kept_is_told_later(master: Master) -> None:
     duplicate(master)
     assert master.intake.find_duplicates()
-    master.accept(frame(Kind.EVENT, replace(EVENT, type="stopped", subtype="destroyed"), 2))
+    master.accept(frame(Kind.EVENT, EVENT._replace(type="stopped", subtype="destroyed"), 2))
     failing(master, fails=True)
     with pytest.raises(StorageError):
         master.intake.find_duplicates()

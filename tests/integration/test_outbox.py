@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING
@@ -46,8 +45,8 @@ STARTED = Event(
     since=None,
     domain_id=1,
 )
-STOPPED = replace(STARTED, type="stopped", subtype="shutdown", cause="guest-shutdown", domain_id=None)
-UNDEFINED = replace(STOPPED, type="undefined", subtype="removed", cause=None)
+STOPPED = STARTED._replace(type="stopped", subtype="shutdown", cause="guest-shutdown", domain_id=None)
+UNDEFINED = STOPPED._replace(type="undefined", subtype="removed", cause=None)
 
 
 @contextmanager
@@ -77,7 +76,7 @@ def test_events_are_kept_in_order_with_what_they_make_known(tmp_path: Path) -> N
     with opened(tmp_path) as outbox:
         outbox.append([STARTED])
         assert outbox.known == {"u1": Known(name="web", state=CopyState.RUNNING, domain_id=1)}
-        outbox.append([STOPPED, UNDEFINED, replace(STARTED, uuid="u2", name="db")])
+        outbox.append([STOPPED, UNDEFINED, STARTED._replace(uuid="u2", name="db")])
         assert outbox.top == 4
         known = outbox.known
         assert known == {"u2": Known(name="db", state=CopyState.RUNNING, domain_id=1)}
@@ -131,7 +130,7 @@ def test_the_last_record_of_a_run_is_known_though_all_was_sent_and_forgotten(tmp
 
 def test_a_boot_of_the_host_is_remembered_by_a_start_that_came_to_nothing(tmp_path: Path) -> None:
     with opened(tmp_path) as outbox:
-        outbox.append([STARTED, replace(STOPPED, uuid="u2", name="off")])
+        outbox.append([STARTED, STOPPED._replace(uuid="u2", name="off")])
         before = outbox.known["u1"].domain_id
     with opened(tmp_path, boot="boot-2"):
         pass  # libvirt was not there yet: it ended before it had compared anything
@@ -155,7 +154,7 @@ def test_when_the_known_set_was_right_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name_size", [3, 200, 60_000])
 def test_the_window_holds_all_that_may_be_under_way_and_little_more(tmp_path: Path, name_size: int) -> None:
-    event = replace(STARTED, name="x" * name_size)
+    event = STARTED._replace(name="x" * name_size)
     with opened(tmp_path) as outbox:
         outbox.append([event] * 1500)
         records = outbox.read(after=0, limit=9999)
@@ -295,7 +294,7 @@ def test_the_window_stays_though_it_is_beyond_the_limit(tmp_path: Path) -> None:
 def test_what_arrived_makes_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with opened(tmp_path, limit=LIMIT) as outbox:
         for _ in range(2):
-            outbox.append([replace(STARTED, name="x" * 1000)] * 500)
+            outbox.append([STARTED._replace(name="x" * 1000)] * 500)
             last = outbox.read(after=0, limit=9999)[-1].id
             outbox.forget(up_to=last - 1)
             assert outbox._size == bodies(outbox) < LIMIT / 2
@@ -362,7 +361,7 @@ def test_what_cannot_be_kept_changes_nothing_and_can_be_kept_later(tmp_path: Pat
             (pages,) = sql.execute("PRAGMA page_count").fetchone()
         with outbox._database.reading() as own:
             own.execute(f"PRAGMA max_page_count={pages}")  # as a full disk: SQLITE_FULL
-        text = refusal(lambda: outbox.append([replace(STOPPED, name="x" * 100_000)]))
+        text = refusal(lambda: outbox.append([STOPPED._replace(name="x" * 100_000)]))
         assert text == f"{tmp_path}/state/outbox.db: database or disk is full"
         assert (outbox.top, outbox.known["u1"].state) == (1, CopyState.RUNNING)
         assert (tmp_path / "state/outbox.db-wal").stat().st_size == 0, "the log gives back its room"
@@ -467,7 +466,7 @@ def test_a_record_that_is_not_what_was_written_is_not_read_and_sets_the_file_asi
 def test_of_damaged_files_the_last_three_are_kept(tmp_path: Path) -> None:
     for life in range(5):
         with opened(tmp_path) as outbox, suppress(Damaged):
-            outbox.append([replace(STARTED, name=f"life-{life}")])
+            outbox.append([STARTED._replace(name=f"life-{life}")])
             spoil(tmp_path, f"UPDATE record SET {WRONG} WHERE seq = 1")
             outbox.read(after=0, limit=9)
         newest = aside(tmp_path)[-1]
@@ -482,7 +481,7 @@ def test_whatever_is_destroyed_a_node_starts_again(tmp_path: Path, seed: int) ->
     """Noise somewhere in the file or its log, as a disk makes it: no error but Damaged, and it ends."""
     random = Random(seed)
     with opened(tmp_path) as outbox:
-        outbox.append([replace(STARTED, uuid=f"u{number}") for number in range(500)])
+        outbox.append([STARTED._replace(uuid=f"u{number}") for number in range(500)])
         left = {file.name: file.read_bytes() for file in (tmp_path / "state").iterdir()}
     for name, content in left.items():
         (tmp_path / "state" / name).write_bytes(content)

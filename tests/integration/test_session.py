@@ -369,7 +369,7 @@ async def test_a_known_set_and_statistics_that_are_too_large_are_told_and_not_se
 ) -> None:
     stream, wire = speaking(outbox), Wire()
     name = "n" * (MAX_MESSAGE // 2)
-    outbox.append([replace(STARTED, uuid=uuid, name=name) for uuid in ("1", "2")])
+    outbox.append([STARTED._replace(uuid=uuid, name=name) for uuid in ("1", "2")])
     (one,) = next(body for body in EXAMPLES if isinstance(body, Statistics)).domains
     stream.offer(Statistics(time=TIME, domains=(replace(one, name=name),) * 2))
     with caplog.at_level(logging.ERROR):
@@ -388,7 +388,7 @@ async def test_a_record_that_is_too_large_leaves_a_gap_and_holds_up_nothing(
     outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream, wire = speaking(outbox), Wire()
-    outbox.append([STARTED, replace(STARTED, name="n" * (MAX_MESSAGE - OVERHEAD)), STARTED])
+    outbox.append([STARTED, STARTED._replace(name="n" * (MAX_MESSAGE - OVERHEAD)), STARTED])
     with caplog.at_level(logging.ERROR):
         async with session(stream, wire):
             await idle(stream)

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +152,7 @@ class Sender:
         while True:
             if self.outbox.top - self.sent < AHEAD:
                 sizes = self._chance.choices(self._sizes, k=64)
-                self.outbox.append([replace(EVENT, cause="x" * size) for size in sizes])
+                self.outbox.append([EVENT._replace(cause="x" * size) for size in sizes])
                 self.stream.wake()
             await asyncio.sleep(0.001)
 

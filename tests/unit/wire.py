@@ -131,9 +131,9 @@ _SCALARS: Final[dict[object, st.SearchStrategy[Any]]] = {
 def _all_of(kind: Any) -> st.SearchStrategy[Any]:  # noqa: ANN401 (a type expression is of no one type)
     if kind in _SCALARS:
         return _SCALARS[kind]
-    if is_dataclass(kind):
+    if is_dataclass(kind) or hasattr(kind, "_fields"):
         fields = {name: _all_of(hint) for name, hint in get_type_hints(kind).items()}
-        return st.builds(kind, **fields)  # type: ignore[arg-type]
+        return st.builds(kind, **fields)
     if get_origin(kind) is UnionType:
         return st.none() | _all_of(get_args(kind)[0])
     if get_origin(kind) is tuple:
