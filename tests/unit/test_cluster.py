@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass, field
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmwatch.cluster import Copies, Placement, apply, place
-from vmwatch.events import Status
+from vmwatch.cluster import Copies, Copy, Placement, apply, place
+from vmwatch.events import DETAILS, CopyState, EventType, Status
 
 A, B = 1, 2
 Told = tuple[int, str, str]
@@ -105,6 +106,30 @@ def test_a_paused_vm_migrates_paused() -> None:
     for order in interleavings(told):
         shown = after([*RUNNING_ON_A, (A, "suspended", "paused"), *order])
         assert shown == Placement(status=Status.PAUSED, node=B)
+
+
+OWN = [
+    Copy(state=state, order=3, balance=balance)
+    for state in set(CopyState) - {CopyState.GONE}
+    for balance in (-1, 0, 1)
+]
+BESIDE = Copy(state=CopyState.STOPPED)  # says nothing, but that there are two copies
+
+
+@pytest.mark.parametrize("event", [*EventType, "of a newer libvirt"])
+def test_an_only_copy_changes_as_it_would_beside_another(event: str) -> None:
+    details = {detail for details in DETAILS.values() for detail in details}
+    for own, detail in itertools.product(OWN, details | {"unknown", "unknown-99"}):
+        alone = apply({A: own}, A, event, detail)
+        beside = apply({A: own, B: BESIDE}, A, event, detail)
+        if A in beside:  # where it came and ended, and the VM has no other copy, it is kept
+            assert alone[A] == beside[A], (own, detail)
+
+
+@pytest.mark.parametrize("own", OWN, ids=str)
+def test_an_only_copy_speaks_as_it_would_beside_one_that_left(own: Copy) -> None:
+    if own.state is not CopyState.DEPARTED:
+        assert place({A: own}) == place({A: own, B: Copy(state=CopyState.DEPARTED)})
 
 
 def test_a_definition_left_behind_does_not_speak_for_the_vm() -> None:
