@@ -166,14 +166,15 @@ class Intake:
     def _take_record(self, transaction: Transaction, message: Message) -> None:
         """A record of the stream, if it is the next one. Most bodies of those that are not are never read."""
         envelope = message.envelope
-        begin = self._read(message) if envelope.kind == Kind.BEGIN else None
+        is_begin = envelope.kind == Kind.BEGIN
+        begin = self._read(message) if is_begin else None
         decision = sequence.receive(
             transaction.position(envelope.node), envelope, begin if isinstance(begin, Begin) else None
         )
         _follow(transaction, envelope, decision)
         if not decision.take:
             return
-        body = begin if envelope.kind == Kind.BEGIN else self._read(message)
+        body = begin if is_begin else self._read(message)
         if isinstance(body, Event):
             _apply(transaction, envelope, body, message.untrusted_body.decode())  # by now it is trusted
         elif isinstance(body, Gap):

@@ -100,7 +100,7 @@ class Transaction:
 
     def keep_copies(self, uuid: str, name: str, copies: Mapping[int, Copy]) -> None:
         """These are the VM's copies now, and this is its name."""
-        self._changed.vms[uuid] = Vm(name=name, copies=copies)
+        self._changed.vms[uuid] = Vm(name, copies)
 
     def vms_on(self, node: int) -> dict[str, tuple[str, CopyState]]:
         """The VMs that have a copy on the node: uuid -> name and that copy's state."""
@@ -202,18 +202,12 @@ class Transaction:
     def _write_copies(self) -> None:
         gone, here = [], []
         for uuid, vm in self._changed.vms.items():
-            before = self._kept.vms.get(uuid)
-            gone += [(uuid, node) for node in (before.copies if before else ()) if node not in vm.copies]
-            here += [
-                (uuid, node, vm.name, copy.state.value, copy.order, copy.balance)
-                for node, copy in vm.copies.items()
-            ]
+            if before := self._kept.vms.get(uuid):
+                gone += [(uuid, node) for node in before.copies if node not in vm.copies]
+            for node, copy in vm.copies.items():
+                here.append((uuid, node, vm.name, copy.state.value, copy.order, copy.balance))
         self._sql.executemany("DELETE FROM vm WHERE uuid = ? AND node = ?", gone)
-        self._sql.executemany(
-            "INSERT INTO vm VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET name = excluded.name, state = excluded.state, place = excluded.place, balance = excluded.balance",
-            here,
-        )
+        self._sql.executemany("INSERT OR REPLACE INTO vm VALUES (?, ?, ?, ?, ?, ?)", here)
 
 
 class Ledger:

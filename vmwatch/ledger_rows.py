@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmwatch.calls import Call, event_fields
 from vmwatch.cluster import Copy
@@ -25,9 +25,8 @@ CallRow = tuple[int, str, float, str, str, int | None, str | None, str | None]
 """id, key, time, func, fields; of a VM's event, whose body `fields` then is, also hostnode, event_id, status."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vm:
-    """A VM's name, and its copies by node."""
+class Vm(NamedTuple):
+    """A VM's name, and its copies by node. A named tuple: one is made for each event."""
 
     name: str
     copies: Mapping[int, Copy]

@@ -77,7 +77,7 @@ def receive(position: Position | None, record: Envelope, begin: Begin | None) ->
 def _within(position: Position, record: Envelope, begin: Begin | None) -> Decision:
     if record.seq <= position.seq:
         return Decision(take=False, position=position)
-    taken = Position(run=position.run, seq=record.seq, ended=position.ended)
+    taken = Position(position.run, record.seq, position.ended)
     if begin is not None and begin.previous is not None and not position.ended:
         text = f"nothing is kept of this node, whose run {begin.previous} was before run {record.run}"
         return Decision(take=True, position=taken, anomaly=Anomaly.EVENTS_LOST, text=text)
