@@ -6,31 +6,32 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import secrets
-import string
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmwatch import __version__, config
+from vmwatch import __version__, config, secret
 from vmwatch.errors import ConfigError, StorageError, VmwatchError
 from vmwatch.inspection import inspect, running
 from vmwatch.orders import Order, What, give
+from vmwatch.sessions import Sessions
 from vmwatch.status import Ledger, Service, one_line
 from vmwatch.strict import instant
+from vmwatch.vmmanager import Access, Panel, Timeouts, read_dialect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmwatch.config import MasterSettings
 
-SECRET_LENGTH: Final = 32
-"""Characters, each one of 36: 165 bits."""
-
 EXIT_HAND: Final = 1
 """Of `status`: something wants a hand."""
+
+CALL_SECONDS: Final = 600.0
+"""How long the panel may take for a call: it asks every node, and each may take a minute."""
 
 ORDER_SECONDS: Final = 10.0
 """How long a running master may take to carry out an order; it looks twice a second."""
@@ -41,13 +42,8 @@ _FILES: Final = {
 }
 
 
-def make_secret() -> str:
-    """A new secret for the `secret` parameter of both services."""
-    return "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(SECRET_LENGTH))
-
-
 def _secret(_options: argparse.Namespace) -> int:
-    sys.stdout.write(f"{make_secret()}\n")
+    sys.stdout.write(f"{secret.make()}\n")
     return 0
 
 
@@ -156,12 +152,35 @@ def _order(settings: MasterSettings, order: Order) -> bool:
     return True
 
 
+def _call(options: argparse.Namespace) -> int:
+    """Call a function of the panel with the access that the master has, once: cron comes again."""
+    settings, _ = config.read_master(options.config)
+    access = Access(
+        url=settings.panel_url,
+        user=settings.panel_user,
+        password=settings.panel_password,
+        verify=settings.panel_verify,
+    )
+    sessions = Sessions() if access.user is None else None
+    timeouts = Timeouts(answer=CALL_SECONDS)
+    with closing(Panel(access, sessions=sessions, dialect=read_dialect(), timeouts=timeouts)) as panel:
+        panel.call(options.function, dict(options.fields))
+    return 0
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=VALUE")
+    return name, value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vmwatch", description="What an operator of vmwatch does by hand.")
     parser.add_argument("--version", action="version", version=f"vmwatch {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    secret = commands.add_parser("secret", help="make a secret for both services and print it")
-    secret.set_defaults(command=_secret)
+    making = commands.add_parser("secret", help="make a secret for both services and print it")
+    making.set_defaults(command=_secret)
     check = commands.add_parser("check", help="check a configuration file, unknown names too")
     check.add_argument("service", choices=sorted(_FILES), help="whose file it is")
     check.add_argument("file", nargs="?", type=Path, help="default: where the service itself looks")
@@ -180,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs, and with all of long lists")
     status.set_defaults(command=_status)
     _add_orders(commands)
+    _add_call(commands)
     return parser
 
 
@@ -205,6 +225,18 @@ def _add_orders(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         command.add_argument(
             "file", nargs="?", type=Path, default=config.MASTER_CONFIG, help="the master's configuration"
         )
+
+
+def _add_call(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    call = commands.add_parser(
+        "call",
+        help="call a function of the panel, as cron does: with the access of vmwatch-master.conf",
+        epilog="Exit codes: 0 the panel has done it; 1 it has not, with its reason; 78 configuration.",
+    )
+    call.add_argument("--config", type=Path, default=config.MASTER_CONFIG, help="the master's configuration")
+    call.add_argument("function", metavar="FUNCTION", help="such as periodic")
+    call.add_argument("fields", metavar="NAME=VALUE", nargs="*", type=_field, help="such as period=5")
+    call.set_defaults(command=_call)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
