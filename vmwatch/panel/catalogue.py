@@ -5,7 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vmwatch.panel import functions, installation_functions, node_functions
+from vmwatch.panel import (
+    functions,
+    installation_functions,
+    node_functions,
+    policy_functions,
+    problem_functions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,4 +22,6 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     **functions.FUNCTIONS,
     **installation_functions.FUNCTIONS,
     **node_functions.FUNCTIONS,
+    **policy_functions.FUNCTIONS,
+    **problem_functions.FUNCTIONS,
 }

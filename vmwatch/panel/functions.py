@@ -10,7 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmwatch.events import Status
-from vmwatch.panel import fields, installation_functions, register, shown, shown_installation, shown_vms
+from vmwatch.panel import (
+    fields,
+    installation_functions,
+    register,
+    register_statistics,
+    shown,
+    shown_installation,
+    shown_vms,
+)
 from vmwatch.panel.call import Content, Function, Kind
 from vmwatch.panel.convention import OK, ApiError, ErrorType, listing, scalars
 from vmwatch.panel.fields import iso
@@ -73,20 +81,8 @@ def statistics(call: Call) -> Content:
     """`vmwatch.statistics`: the counters of all domains of a node."""
     hostnode = call.fields.required_number("hostnode")
     time = call.fields.time("time") or call.panel.clock()
-    register.record_statistics(call.panel.store, hostnode, fields.domains(call.fields), time=time)
+    register_statistics.record_statistics(call.panel.store, hostnode, fields.domains(call.fields), time=time)
     return OK
-
-
-def problem(call: Call) -> Content:
-    """`vmwatch.problem` with `problem`: raise or solve it; without: all problems, the newest first."""
-    if call.fields.text("problem"):
-        report = fields.problem_report(call.fields)
-        register.record_problem(call.panel.store, report, now=call.panel.clock())
-        return OK
-    connection = call.panel.store.connection
-    paging = call.fields.paging()
-    rows = [_problem(found) for found in shown.problems(connection, paging)]
-    return listing(rows, paging=paging, total=shown.count_problems(connection, only_open=False))
 
 
 def new_key(call: Call) -> Content:
@@ -116,7 +112,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "vm.edit": Function(handler=vm_edit, kind=Kind.FORM),
     "vm.event": Function(handler=vm_event, kind=Kind.WRITES),
     "vm.history": Function(handler=vm_history, kind=Kind.READS),
-    "vmwatch.problem": Function(handler=problem, kind=Kind.WRITES),
     "vmwatch.statistics": Function(handler=statistics, kind=Kind.WRITES),
 }
 
@@ -154,17 +149,4 @@ def _entry(entry: Entry) -> dict[str, object]:
         "status": entry.status,
         "hostnode": entry.hostnode,
         "event_id": entry.event_id,
-    }
-
-
-def _problem(found: shown.Problem) -> dict[str, object]:
-    return {
-        "id": found.id,
-        "problem": found.problem,
-        "hostnode": found.hostnode,
-        "name": found.name,
-        "state": "raised" if found.solved is None else "solved",
-        "text": found.text,
-        "raised": iso(found.raised),
-        "solved": iso(found.solved),
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written: events, problems, statistics, VMs. Each function is one transaction of the store.
+"""What is written: events, problems, VMs. Each function is one transaction of the store.
 
 Exactly once: an event's effect and the memory of it (`applied`) are committed together, so a repetition,
 however late and whoever was killed in between, is known for one, and changes nothing.
@@ -8,7 +8,7 @@ however late and whoever was killed in between, is known for one, and changes no
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmwatch.cluster import Copy, Placement, apply, place
 from vmwatch.events import CopyState, Status
@@ -17,7 +17,7 @@ from vmwatch.panel.convention import ApiError, ErrorType
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from vmwatch.panel.fields import EventId, ProblemReport, VmEvent
     from vmwatch.panel.store import Store
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Runs of one node remembered per VM. Calls of one VM come in order, so no more than the last two can overlap;
 # the rest is for a master that was restored from a backup.
 RUNS_KEPT = 8
+
+# Of a VM of which nothing is known now, it is not known either whether it is idle.
+_UNWARN = "DELETE FROM idle WHERE vm IN (SELECT id FROM vm_shown WHERE hostnode = ? AND status = 'unknown')"
 
 
 def record_event(store: Store, event: VmEvent, *, clock: Callable[[], int], create: bool) -> bool:
@@ -37,6 +40,7 @@ def record_event(store: Store, event: VmEvent, *, clock: Callable[[], int], crea
         if event.event_id and not _is_new(connection, vm, event.event_id):
             return False
         placement = _follow(connection, vm, event)
+        connection.execute("DELETE FROM idle WHERE vm = ?", (vm,))  # the status check begins anew
         # Last: what is registered is the time of the commit, as near as it can be known inside of it.
         now = clock()
         _write_history(connection, vm, event, placement, now=now)
@@ -74,7 +78,7 @@ def _vm_of_event(connection: sqlite3.Connection, event: VmEvent, *, create: bool
             "INSERT INTO hostnode (id, name) VALUES (?, ?) ON CONFLICT DO NOTHING",
             (event.hostnode, f"node-{event.hostnode}"),
         )
-    _require_node(connection, event.hostnode)
+    require_node(connection, event.hostnode)
     if row is None and not create:
         raise ApiError(ErrorType.MISSED, "vm", f"There is no VM '{event.name}'", value=event.name)
     if row is None:
@@ -148,26 +152,15 @@ def record_problem(store: Store, report: ProblemReport, *, now: int) -> None:
                 text=report.text,
                 now=now,
             )
+            connection.execute(_UNWARN, (report.hostnode,))
         else:
             problems.end(connection, report.problem, hostnode=report.hostnode, name=report.name, now=now)
-
-
-def record_statistics(store: Store, hostnode: int, domains: Sequence[dict[str, Any]], *, time: int) -> None:
-    """Keep the latest numbers of a node's domains; older ones than those kept change nothing."""
-    with store.transaction() as connection:
-        _require_node(connection, hostnode)
-        connection.executemany(
-            "INSERT INTO statistics (hostnode, name, time, domain) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (hostnode, name) DO UPDATE SET time = excluded.time, domain = excluded.domain"
-            " WHERE excluded.time >= time",
-            [(hostnode, domain["name"], time, json.dumps(domain)) for domain in domains],
-        )
 
 
 def create_vm(store: Store, *, name: str, uuid: str | None, hostnode: int) -> int:
     """The id of a new VM, of which nothing has been heard yet. ApiError: `exists` (name), `missed` (hostnode)."""
     with store.transaction() as connection:
-        _require_node(connection, hostnode)
+        require_node(connection, hostnode)
         _refuse_twin(connection, name, None)
         return _insert_vm(connection, name=name, uuid=uuid, hostnode=hostnode)
 
@@ -175,7 +168,7 @@ def create_vm(store: Store, *, name: str, uuid: str | None, hostnode: int) -> in
 def change_vm(store: Store, vm: int, *, name: str, uuid: str | None, hostnode: int) -> None:
     """Change a VM. ApiError: `missed` (elid, hostnode), `exists` (name)."""
     with store.transaction() as connection:
-        _require_node(connection, hostnode)
+        require_node(connection, hostnode)
         _refuse_twin(connection, name, vm)
         changed = connection.execute(
             "UPDATE vm SET name = ?, uuid = ?, hostnode = ? WHERE id = ?", (name, uuid, hostnode, vm)
@@ -184,17 +177,18 @@ def change_vm(store: Store, vm: int, *, name: str, uuid: str | None, hostnode: i
             raise ApiError(ErrorType.MISSED, "elid", f"There is no VM {vm}", value=str(vm))
 
 
+def require_node(connection: sqlite3.Connection, node: int) -> None:
+    """ApiError `missed` (hostnode) unless there is such a node."""
+    if connection.execute("SELECT 1 FROM hostnode WHERE id = ?", (node,)).fetchone() is None:
+        raise ApiError(ErrorType.MISSED, "hostnode", f"There is no node {node}", value=str(node))
+
+
 def _insert_vm(connection: sqlite3.Connection, *, name: str, uuid: str | None, hostnode: int | None) -> int:
     row = connection.execute(
         "INSERT INTO vm (name, uuid, hostnode, status) VALUES (?, ?, ?, ?)",
         (name, uuid, hostnode, Status.UNKNOWN),
     )
     return int(row.lastrowid or 0)
-
-
-def _require_node(connection: sqlite3.Connection, node: int) -> None:
-    if connection.execute("SELECT 1 FROM hostnode WHERE id = ?", (node,)).fetchone() is None:
-        raise ApiError(ErrorType.MISSED, "hostnode", f"There is no node {node}", value=str(node))
 
 
 def _refuse_twin(connection: sqlite3.Connection, name: str, own: int | None) -> None:

@@ -108,6 +108,22 @@ CREATE VIEW unreachable AS -- nodes that nothing is known of now
     SELECT hostnode, min(raised) AS since FROM problem
     WHERE solved IS NULL AND problem IN ('node_silent', 'libvirt_lost') AND hostnode IS NOT NULL
     GROUP BY hostnode;
+CREATE VIEW node_cause AS -- of an ailing node the one problem that tells most
+    SELECT hostnode, id, min(rank) AS rank FROM (
+        SELECT hostnode, id, CASE problem WHEN 'libvirt_lost' THEN 1 WHEN 'service_stopped' THEN 2
+            WHEN 'node_silent' THEN 3 ELSE 4 END AS rank
+        FROM problem WHERE solved IS NULL AND name = '' AND hostnode IS NOT NULL
+            AND problem IN ('libvirt_lost', 'service_stopped', 'node_silent', 'node_unreachable'))
+    GROUP BY hostnode;
+CREATE VIEW problem_shown AS -- one cause, one problem: what follows from a node's is covered by that
+    SELECT problem.*, hostnode.name AS node, nullif(node_cause.id, problem.id) AS covered_by
+    FROM problem LEFT JOIN hostnode ON hostnode.id = problem.hostnode
+    LEFT JOIN vm ON vm.name = problem.name
+    LEFT JOIN node_cause ON node_cause.hostnode = ifnull(problem.hostnode, vm.hostnode) AND problem.solved IS NULL
+        -- A duplicate wants a hand whatever else there is: the VM's other copy is on a node that is heard.
+        AND iif(problem.name = '',
+            problem.problem IN ('libvirt_lost', 'service_stopped', 'node_silent', 'node_unreachable'),
+            problem.problem <> 'duplicate' AND node_cause.rank < 4);
 CREATE VIEW vm_shown AS -- unreachable is not off: the status is unknown, the last one known stands beside it
     SELECT vm.id, vm.name, vm.uuid, vm.hostnode, vm.last, hostnode.name AS node,
         iif(unreachable.since IS NULL, vm.status, 'unknown') AS status,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vmwatch.errors import StorageError
 from vmwatch.events import Status
-from vmwatch.panel import register, register_nodes, shown, shown_nodes, shown_vms
+from vmwatch.panel import register, register_nodes, shown, shown_nodes, shown_problems, shown_vms
 from vmwatch.panel.convention import ApiError, ErrorType, Paging
 from vmwatch.panel.fields import EventId, ProblemReport, VmEvent
 from vmwatch.panel.store import Store
@@ -266,21 +266,17 @@ def test_a_problem_is_raised_once_and_solved_once(ledger: Ledger) -> None:
     for time, text in ((1, "first"), (2, "again")):
         register.record_problem(ledger.store, report("duplicate", None, "web", text=text), now=time)
     connection = ledger.store.connection
-    assert [(found.text, found.raised) for found in shown.open_problems(connection, 9)] == [("again", 1)]
+    assert [(found.text, found.raised) for found in shown_problems.open_problems(connection, 9)] == [
+        ("again", 1)
+    ]
     for time in (3, 4):
         register.record_problem(ledger.store, report("duplicate", None, "web", raised=False), now=time)
-    assert [found.solved for found in shown.problems(connection, ALL)] == [3]
-    assert shown.count_problems(connection, only_open=True) == 0
+    assert [
+        found.solved for found in shown_problems.problems(connection, shown_problems.ProblemFilter(), ALL)
+    ] == [3]
+    assert shown_problems.count_open(connection) == 0
     register.record_problem(ledger.store, report("duplicate", None, "web"), now=5)
-    assert shown.count_problems(connection, only_open=False) == 2
-
-
-def test_statistics_keep_the_latest(ledger: Ledger) -> None:
-    register_nodes.write_node(ledger.store, 1, name="one")
-    for time, value in ((10, 1), (30, 3), (20, 2)):
-        register.record_statistics(ledger.store, 1, [{"name": "web", "rx": value}], time=time)
-    rows = ledger.store.connection.execute("SELECT time, domain FROM statistics").fetchall()
-    assert [tuple(row) for row in rows] == [(30, '{"name": "web", "rx": 3}')]
+    assert shown_problems.count_problems(connection, shown_problems.ProblemFilter()) == 2
 
 
 def test_names_are_taken_once(ledger: Ledger) -> None:
