@@ -32,10 +32,14 @@ if TYPE_CHECKING:
 
 
 def vm_list(call: Call) -> Content:
-    """`vm`: the VMs, by name; `name` narrows it to names that contain it, `status` to a shown status."""
+    """`vm`: the VMs, by name; narrowed by `name` (a part of it), `status` (as shown), `hostnode`, `warning`."""
     connection = call.panel.store.connection
-    status = call.fields.one_of("status", ("", *Status), "")
-    wanted = shown_vms.Filter(name=call.fields.text("name"), status=status)
+    wanted = shown_vms.Filter(
+        name=call.fields.text("name"),
+        status=call.fields.one_of("status", ("", *Status), ""),
+        hostnode=call.fields.number("hostnode") or 0,
+        warning=call.fields.one_of("warning", ("", *shown_vms.Warned), ""),
+    )
     paging = call.fields.paging()
     installations = shown_installation.all_by_vm(connection)
     rows = [
@@ -132,6 +136,11 @@ def _vm(vm: shown_vms.Vm) -> dict[str, object]:
         "source": vm.source,
         "time": iso(vm.time),
         "problems": vm.problems,
+        "warning": vm.warning,
+        "idle_packets": vm.idle_packets,
+        "idle_writes": vm.idle_writes,
+        "idle_seconds": vm.idle_seconds,
+        "idle_since": iso(vm.idle_since),
     }
 
 

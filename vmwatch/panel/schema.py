@@ -103,6 +103,10 @@ CREATE TABLE service ( -- vmwatch-node of a node that the panel manages, or vmwa
 INSERT INTO service (hostnode, asked) VALUES (0, 0);
 """
 
+_LAST: Final = """
+CREATE INDEX vm_last ON vm (last); -- a history row that goes is looked for here
+"""
+
 _VIEWS: Final = """
 CREATE VIEW unreachable AS -- nodes that nothing is known of now
     SELECT hostnode, min(raised) AS since FROM problem
@@ -186,7 +190,7 @@ CREATE TABLE statistics ( -- the latest of each domain
     domain TEXT NOT NULL, -- JSON, as the node counted it
     PRIMARY KEY (hostnode, name)
 ) WITHOUT ROWID;
-{_PROBLEMS}{_INSTALLATION}{_STATISTICS}{_SETTINGS}{_VIEWS}"""
+{_LAST}{_PROBLEMS}{_INSTALLATION}{_STATISTICS}{_SETTINGS}{_VIEWS}"""
 
 _FROM_1: Final = f"""
 ALTER TABLE hostnode ADD COLUMN address TEXT NOT NULL DEFAULT '';
@@ -200,8 +204,9 @@ ALTER TABLE problem RENAME TO problem_1;
 {_PROBLEMS}
 INSERT INTO problem (id, problem, hostnode, name, text, raised, last, solved)
     SELECT id, problem, hostnode, name, text, raised, raised, solved FROM problem_1;
+UPDATE problem SET level = 'warning' WHERE problem IN ('events_lost', 'outbox_replaced');
 DROP TABLE problem_1;
-{_INSTALLATION}{_STATISTICS}{_SETTINGS}{_VIEWS}"""  # noqa: S608 (no value in it)
+{_LAST}{_INSTALLATION}{_STATISTICS}{_SETTINGS}{_VIEWS}"""  # noqa: S608 (no value in it)
 
 MIGRATIONS: Final[Mapping[int, str]] = {1: _FROM_1}
 """Version -> the statements that lead from it to the next."""
