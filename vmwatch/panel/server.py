@@ -33,7 +33,6 @@ from vmwatch.panel.background import Background
 from vmwatch.panel.call import Panel
 from vmwatch.panel.live import Hub
 from vmwatch.panel.pages import Pages
-from vmwatch.panel.services import Services
 from vmwatch.panel.store import Store
 
 if TYPE_CHECKING:
@@ -114,34 +113,17 @@ def serve(settings: Settings, config: Path) -> int:
         log.warning("%s", warning)
     store = Store(settings.database)
     try:
-        access = Access(store)
-        _make_administrator(access, settings, config)
+        panel = Panel(
+            store=store,
+            access=Access(store),
+            clock=lambda: time.time_ns() // 1_000_000,
+            register_unknown_vm=settings.register_unknown_vm,
+        )
+        _make_administrator(panel.access, settings, config)
         with _listen(settings) as listener:
-            panel = _make_panel(store, access, settings, listener)
             return asyncio.run(_run(panel, settings, listener))
     finally:
         store.close()
-
-
-def _make_panel(store: Store, access: Access, settings: Settings, listener: socket.socket) -> Panel:
-    def clock() -> int:
-        return time.time_ns() // 1_000_000
-
-    services = Services(
-        store,
-        access,
-        settings.services,
-        url=_address(listener, secure=settings.certificate is not None) + API_PATH,
-        verify=str(settings.certificate) if settings.certificate else None,
-        clock=clock,
-    )
-    return Panel(
-        store=store,
-        access=access,
-        services=services,
-        clock=clock,
-        register_unknown_vm=settings.register_unknown_vm,
-    )
 
 
 async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int:
@@ -180,7 +162,7 @@ async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int
 
 def _rooms(panel: Panel) -> Mapping[str, Room]:
     """What runs beside the answers."""
-    return {"pruning": partial(pruning.run, panel.store, panel.clock), "services": panel.services.run}
+    return {"pruning": partial(pruning.run, panel.store, panel.clock)}
 
 
 def _parse_arguments() -> argparse.Namespace:

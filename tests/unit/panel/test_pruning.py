@@ -12,7 +12,7 @@ from vmwatch.panel.pruning import ROWS, prune
 from vmwatch.panel.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 DAY = 86_400_000
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def remember(store: Store, vm: int, days_ago: list[float]) -> None:
+def remember(store: Store, vm: int, days_ago: Sequence[float]) -> None:
     """The VM's events, in the order in which they were registered; the last one is its last."""
     with store.transaction() as sql:
         for days in days_ago:
