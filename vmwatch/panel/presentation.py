@@ -12,6 +12,8 @@ import jinja2
 from vmwatch import __version__
 from vmwatch.events import Status
 from vmwatch.panel.fields import iso
+from vmwatch.panel.plot import rate
+from vmwatch.panel.shown_vms import Column
 
 FOLDER: Final = Path(__file__).parent
 
@@ -26,6 +28,25 @@ STATUSES: Final = (
     Status.SAVED,
     Status.STOPPED,
 )
+
+COLUMNS: Final = (
+    (Column.STATUS, "Status"),
+    (Column.NAME, "VM"),
+    (Column.NODE, "Node"),
+    (Column.SINCE, "Since"),
+    (Column.EVENT, "Last event"),
+    (Column.TIME, "At"),
+)
+
+# What a page says after a form of it was sent, by the word in its address.
+MESSAGES: Final = {
+    "saved": "Saved.",
+    "removed": "Removed.",
+    "configured": "Configured, as far as it is said below.",
+    "solved": "Solved.",
+    "none": "Nothing was ticked, so nothing was solved.",
+    "installing": "The installation begins.",
+}
 
 _PROBLEMS: Final = {
     "node_silent": "node silent",
@@ -44,8 +65,10 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(ago=ago, clock=clock, iso=iso, problem=problem_word, delay=delay, number=number)
-    env.globals.update(version=__version__, statuses=STATUSES)
+    env.filters.update(
+        ago=ago, clock=clock, iso=iso, problem=problem_word, delay=delay, number=number, rate=rate
+    )
+    env.globals.update(version=__version__, statuses=STATUSES, columns=COLUMNS, messages=MESSAGES)
     return env
 
 

@@ -167,7 +167,7 @@ def draw(entries: Sequence[Entry], gaps: Sequence[Gap], *, since: int, now: int)
         lanes=tuple(_lane_name(entries, node) for node in nodes),
         segments=(*statuses, *unknown),
         marks=tuple(marks),
-        ticks=_ticks(since, end),
+        ticks=ticks(since, end),
         height=LANE * max(1, len(nodes)),
         since=since,
         until=end,
@@ -186,7 +186,8 @@ def _lane_name(entries: Sequence[Entry], node: int | None) -> str:
     return next((entry.node for entry in entries if entry.hostnode == node and entry.node), f"node {node}")
 
 
-def _ticks(start: int, end: int) -> tuple[Tick, ...]:
+def ticks(start: int, end: int) -> tuple[Tick, ...]:
+    """Moments at round times, few enough to be told apart; places are per cent of the time between."""
     wide = (end - start) / 1000
     step = next((step for step in _STEPS if wide / step <= _TICKS_MOST), _STEPS[-1]) * 1000
     times = range(start - start % step + step, end, step)

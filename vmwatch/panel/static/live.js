@@ -47,12 +47,34 @@
     }
   }
 
-  // The stream's messages.
+  // The stream's messages. What is replaced keeps what its reader did with it: the focus, what is ticked or open.
 
-  function rowOf(html) {
+  function fragmentOf(html) {
     const template = document.createElement("template");
     template.innerHTML = html.trim();
-    return template.content.firstElementChild;
+    return template.content;
+  }
+
+  // Where the focus is, in words that find it again in other elements of the same kind.
+  function focusIn(element) {
+    const at = document.activeElement;
+    if (!element.contains(at)) return null;
+    for (const name of ["id", "href", "formaction", "value"]) {
+      if (at.getAttribute(name)) return `${at.localName}[${name}="${CSS.escape(at.getAttribute(name))}"]`;
+    }
+    return at.localName;
+  }
+
+  function replace(old, change) {
+    const focus = focusIn(old);
+    const ticked = Array.from(old.querySelectorAll("input:checked"), (box) => box.value);
+    const open = Array.from(old.querySelectorAll("details"), (details) => details.open);
+    const fresh = change();
+    for (const box of fresh.querySelectorAll("input[type=checkbox]")) box.checked = ticked.includes(box.value);
+    fresh.querySelectorAll("details").forEach((details, at) => {
+      details.open = open[at] ?? details.open;
+    });
+    if (focus) fresh.querySelector(focus)?.focus();
   }
 
   function showRows(change, isFirst) {
@@ -60,23 +82,42 @@
     const rows = new Map(Array.from(body.children, (row) => [row.dataset.id, row]));
     for (const [id, html] of Object.entries(change.rows || {})) {
       const old = rows.get(id);
-      const row = rowOf(html);
+      const row = fragmentOf(html).firstElementChild;
       if (!isFirst) row.classList.add("changed");
-      if (old) old.replaceWith(row);
       rows.set(id, row);
+      if (!old) continue;
+      replace(old, () => {
+        old.replaceWith(row);
+        return row;
+      });
     }
-    if (change.order) {
-      body.replaceChildren(...change.order.map((id) => rows.get(String(id))).filter(Boolean));
+    if (change.order) place(body, change.order.map((id) => rows.get(String(id))).filter(Boolean));
+  }
+
+  // Rows that stay where they are are not touched: a row that is moved loses its focus.
+  function place(body, rows) {
+    const kept = new Set(rows);
+    for (const row of Array.from(body.children)) if (!kept.has(row)) row.remove();
+    rows.forEach((row, at) => {
+      if (body.children[at] !== row) body.insertBefore(row, body.children[at] || null);
+    });
+  }
+
+  function showParts(parts, isFirst) {
+    for (const [id, html] of Object.entries(parts)) {
+      const part = document.getElementById(id);
+      if (!part) continue;
+      replace(part, () => {
+        part.replaceChildren(fragmentOf(html));
+        return part;
+      });
+      if (id === "badge" && !isFirst) tell(part.textContent.trim());
     }
   }
 
-  function showParts(parts) {
-    for (const [id, html] of Object.entries(parts)) {
-      const part = document.getElementById(id);
-      const closed = part.querySelector("details:not([open])");
-      part.innerHTML = html;
-      if (closed && part.querySelector("details")) part.querySelector("details").open = false;
-    }
+  // For those who do not see the number change.
+  function tell(open) {
+    write(document.getElementById("told"), open ? `Problems: ${open}` : "No open problems");
   }
 
   function setState(name, text) {
@@ -84,9 +125,16 @@
     write(state, text);
   }
 
+  function leave() {
+    if (document.querySelector("form.sheet")) setState("off", "signed out"); // what is typed would be lost
+    else location.reload();
+  }
+
   function listen() {
     const address = new URL(root.dataset.live, location.href);
-    for (const [name, value] of new URLSearchParams(location.search)) address.searchParams.set(name, value);
+    for (const [name, value] of new URLSearchParams(location.search)) {
+      if (!address.searchParams.has(name)) address.searchParams.set(name, value);
+    }
     const stream = new EventSource(address);
     let isFirst = true;
     stream.onopen = () => {
@@ -96,9 +144,9 @@
     stream.onmessage = (message) => {
       const change = JSON.parse(message.data);
       if (change.rows || change.order) showRows(change, isFirst);
-      if (change.parts) showParts(change.parts);
+      if (change.parts) showParts(change.parts, isFirst);
       isFirst = false;
-      localise(root.parentElement);
+      localise(document);
       tick();
     };
     stream.onerror = () => {
@@ -108,8 +156,16 @@
       // panel is starting. Either way, ask again calmly.
       setTimeout(() => fetch(address, { method: "HEAD" }).then(retry, listen), 2000);
     };
-    const retry = (answer) => (answer.status === 401 ? location.reload() : listen());
+    const retry = (answer) => (answer.status === 401 ? leave() : listen());
     addEventListener("pagehide", () => stream.close(), { once: true });
+  }
+
+  const all = document.querySelector("[data-tick-all]");
+  if (all) {
+    all.hidden = false;
+    all.addEventListener("change", () => {
+      for (const box of document.querySelectorAll("#rows input[type=checkbox]")) box.checked = all.checked;
+    });
   }
 
   addEventListener("pageshow", (event) => event.persisted && location.reload());
