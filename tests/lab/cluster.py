@@ -91,13 +91,15 @@ class Cluster:
         self.master = self._open.enter_context(self._master_service())
         for number, name in enumerate(self._names, start=1):
             self._say(f"node service of {name}")
-            self.client.call("vmhostnode.edit", elid=str(number), name=name, sok="ok")
+            self.client.call(
+                "vmhostnode.edit", elid=str(number), name=name, uri=self.host(number).uri, sok="ok"
+            )
             self.nodes.append(self._open.enter_context(self._node_service(number)))
 
     def _panel_service(self) -> Service:
         values = {
             "Listen": "127.0.0.1",
-            "ListenPort": "0",
+            "ListenPort": free_port(),  # where it is found again after its end
             "Database": self.folder / "panel.db",
             "AdminUser": USER,
             "AdminPassword": self.password,

@@ -21,15 +21,21 @@ MEMORY_MIB: Final = 128  # the kernel unpacks itself in no less than 96
 
 
 def domain_xml(
-    name: str, *, accelerator: str = "qemu", on_reboot: str = "restart", uuid: str | None = None
+    name: str,
+    *,
+    accelerator: str = "qemu",
+    on_reboot: str = "restart",
+    uuid: str | None = None,
+    disk: str | None = None,
 ) -> str:
-    """Libvirt's definition of a guest without disk or network, so that any host can run it and take it over.
+    """Libvirt's definition of a guest without network, so that any host can run it and take it over.
 
-    `accelerator`: `qemu` or `kvm`. `on_reboot`: `restart` or `destroy`, libvirt's answer to a guest's reboot.
+    `accelerator`: `qemu` or `kvm`. `on_reboot`: `restart` or `destroy`, libvirt's answer to a guest's reboot. `disk`:
+    the raw image of a disk, without which it has none.
     """
     identity = f"<uuid>{escape(uuid)}</uuid>" if uuid else ""
     return f"""
-<domain type='{accelerator}'>
+<domain type='{accelerator}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{escape(name)}</name>{identity}
   <memory unit='MiB'>{MEMORY_MIB}</memory>
   <vcpu>1</vcpu>
@@ -49,10 +55,30 @@ def domain_xml(
     <serial type='unix'>
       <source mode='bind' path='{GUEST_FOLDER}/{escape(name)}.console'/>
       <target port='0'/>
-    </serial>
-  </devices>
+    </serial>{_disk(disk) if disk else ""}
+  </devices>{_nvme(disk) if disk else ""}
 </domain>
 """
+
+
+def _disk(image: str) -> str:
+    return f"""
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='{escape(image)}'/>
+      <target dev='hda' bus='ide'/>
+    </disk>"""
+
+
+def _nvme(image: str) -> str:
+    """The same disk once more, of the one kind that the kernel has a driver for, and libvirt (9) no word."""
+    return f"""
+  <qemu:commandline>
+    <qemu:arg value='-drive'/>
+    <qemu:arg value='file={escape(image)},if=none,id=nvme,format=raw,file.locking=off'/>
+    <qemu:arg value='-device'/>
+    <qemu:arg value='nvme,drive=nvme,serial=1,addr=0x10'/>
+  </qemu:commandline>"""
 
 
 class Console:
@@ -77,6 +103,23 @@ class Console:
                     return
             time.sleep(0.05)
         raise LabError(f"{self._path.name}: no answer in {seconds:g} s; the console said {heard[-300:]!r}")
+
+    def wait_for(self, text: bytes, *, seconds: float = 60) -> None:
+        """Return when the guest answers a line with this text. Raises LabError."""
+        deadline = time.monotonic() + seconds
+        heard = b""
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), self._connect() as connection:
+                connection.sendall(b"\n")
+                while text not in heard:
+                    received = connection.recv(4096)
+                    if not received:
+                        break
+                    heard += received
+            if text in heard:
+                return
+            time.sleep(0.05)
+        raise LabError(f"{self._path.name}: no {text!r} in {seconds:g} s; the console said {heard[-300:]!r}")
 
     def tell(self, command: str) -> None:
         """Give the guest a command: `reboot`, `poweroff`, `panic`. Does not wait for what comes of it."""

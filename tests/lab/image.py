@@ -28,20 +28,45 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"  # depends on the newest real one
 
 # Nothing but the console: a guest is here to run, pause, reboot, die and migrate. `OK` before each answer
-# tells it from the terminal's echo of the question. `once`: boot, and that is all.
+# tells it from the terminal's echo of the question. `once`: boot, and that is all. `install`: do a step of an
+# installation, and reboot; that is a command, too. A step writes the disk's first sector, and one more x into the
+# second: how many steps were done.
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
+install() {
+    /bin/busybox mount -t devtmpfs dev /dev
+    steps=$(/bin/busybox dd if=/dev/nvme0n1 bs=512 skip=1 count=1 | /bin/busybox tr -d '\\0')
+    /bin/busybox dd if=/bootsector of=/dev/nvme0n1
+    echo -n "${steps}x" | /bin/busybox dd of=/dev/nvme0n1 bs=512 seek=1 conv=sync
+    /bin/busybox sync
+    /bin/busybox reboot -f
+}
 echo READY
 [ "$1" != once ] || /bin/busybox poweroff -f
+[ "$1" != install ] || install
 while read -r line; do
     case "$line" in
+        install) install ;;
         reboot | poweroff) /bin/busybox "$line" -f ;;
         panic) echo c >/proc/sysrq-trigger ;;
         *) echo "OK $line" ;;
     esac
 done
 """
+
+# What an installed disk boots: a program of 16 bits that answers `FROM DISK` to each character on the serial line.
+FROM_DISK = b"FROM DISK\r\n"
+BOOT_SECTOR = (
+    bytes.fromhex(
+        "31c0 8ed8 fb"  # xor ax,ax; mov ds,ax; sti
+        "f4 bafd03 ec a801 74f7"  # next: hlt (18 ticks a second); line status: anything there? else next
+        "baf803 ec be207c"  # take it; si = the text
+        "ac 84c0 74eb"  # more: lodsb; its end? then next
+        "baf803 ee ebf5"  # send; more (QEMU's line is never busy)
+    )
+    + FROM_DISK
+).ljust(510, b"\0") + b"\x55\xaa"
 
 KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1"  # a panic reboots at once, as hosting providers set it
 
@@ -122,7 +147,7 @@ def _private_lists(folder: Path) -> list[str]:
 
 def _initramfs() -> Path:
     busybox = Path(shutil.which("busybox") or "/bin/busybox").resolve()
-    digest = hashlib.sha256(INIT.encode() + busybox.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(INIT.encode() + BOOT_SECTOR + busybox.read_bytes()).hexdigest()[:12]
     cached = CACHE / f"initramfs-{digest}"
     if cached.exists():
         return cached
@@ -133,6 +158,7 @@ def _initramfs() -> Path:
         shutil.copy(busybox, root / "bin/busybox")
         (root / "init").write_text(INIT)
         (root / "init").chmod(0o755)
+        (root / "bootsector").write_bytes(BOOT_SECTOR)
         archive = Path(name) / "initramfs"
         files = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
         with archive.open("wb") as output:

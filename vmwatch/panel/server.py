@@ -31,6 +31,7 @@ from vmwatch.panel.access import Access
 from vmwatch.panel.api import Api
 from vmwatch.panel.background import Background
 from vmwatch.panel.call import Panel
+from vmwatch.panel.intents import Intents
 from vmwatch.panel.live import Hub
 from vmwatch.panel.pages import Pages
 from vmwatch.panel.store import Store
@@ -128,7 +129,13 @@ def serve(settings: Settings, config: Path) -> int:
 
 async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int:
     hub = Hub()
-    panel.store.on_change = hub.notify
+    intents = Intents(panel.store, clock=panel.clock)
+
+    def changed() -> None:
+        hub.notify()
+        intents.wake()
+
+    panel.store.on_change = changed
     secure = settings.certificate is not None
     config = uvicorn.Config(
         Application(panel, hub, secure=secure),
@@ -154,15 +161,15 @@ async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     print(f"vmwatch-panel: listening on {_address(listener, secure=secure)}{API_PATH}", flush=True)  # noqa: T201 (read by people and scripts)
-    async with Background(_rooms(panel), on_failure=stop) as background:
+    async with Background(_rooms(panel, intents), on_failure=stop) as background:
         await server.serve(sockets=[listener])
     log.info("stopped")
     return 1 if background.failed else 0
 
 
-def _rooms(panel: Panel) -> Mapping[str, Room]:
+def _rooms(panel: Panel, intents: Intents) -> Mapping[str, Room]:
     """What runs beside the answers."""
-    return {"pruning": partial(pruning.run, panel.store, panel.clock)}
+    return {"intents": intents.run, "pruning": partial(pruning.run, panel.store, panel.clock)}
 
 
 def _parse_arguments() -> argparse.Namespace:

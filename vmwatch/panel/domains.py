@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's libvirt, as the panel uses it: what an intent says is done there. The panel's only importer of libvirt.
+
+Each call opens a connection, and is made in a thread that may hang without anybody waiting for it. All of them may
+be repeated, after a kill at any point: see `_carry_out`.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import cache, partial
+from typing import TYPE_CHECKING, Final
+
+import libvirt
+
+from vmwatch.panel.definition import DefinitionError, Medium, installed, installing, mark_of
+from vmwatch.panel.installation import Action
+from vmwatch.patience import Patience
+
+if TYPE_CHECKING:
+    from vmwatch.panel.shown_installation import Intent
+
+CALL_SECONDS: Final = 60.0  # libvirt itself gives a QEMU that does not end 15 s and more
+_OUT_MOST: Final = 4  # calls to one libvirt that hang, or are made
+
+
+class NotReached(Exception):
+    """Libvirt of the node cannot be reached, or does not answer: time may mend it."""
+
+
+class NotDone(Exception):
+    """Libvirt, or the domain's definition, does not allow it: a person must."""
+
+
+class Doubt(Exception):
+    """The domain is off, and may have been started for this very intent, by an earlier try: its events will tell."""
+
+
+class Domains:
+    """The domains of all nodes."""
+
+    def __init__(self) -> None:
+        """No connection is kept."""
+        self._patience: dict[str, Patience] = {}  # one each: a node that hangs holds up nobody else
+
+    async def carry_out(self, intent: Intent, *, is_repeated: bool) -> None:
+        """Do what the intent says. Raises NotReached, NotDone; Doubt only if `is_repeated`: it may be done."""
+        if intent.hostnode is None:
+            raise NotDone("the VM is on no node that is known")
+        uri = node_uri(address=intent.address, uri=intent.uri)
+        patience = self._patience.setdefault(uri, Patience(name="libvirt-domains", limit=_OUT_MOST))
+        call = partial(_carry_out, uri, intent, is_repeated=is_repeated)
+        try:
+            await patience.call(call, seconds=CALL_SECONDS)
+        except TimeoutError as error:
+            raise NotReached(f"libvirt at {uri} does not answer within {CALL_SECONDS:g} s") from error
+
+
+def node_uri(*, address: str, uri: str) -> str:
+    """The libvirt of a node: its own `uri`, else what follows from where SSH reaches it; "": the panel's own host."""
+    if uri:
+        return uri
+    if not address:
+        return "qemu:///system"
+    user, at, host = address.rpartition("@")
+    host = f"[{host}]" if ":" in host else host
+    return (
+        f"qemu+ssh://{user}{at}{host}/system?no_tty=1"  # nobody is there to answer a question for a password
+    )
+
+
+def _carry_out(uri: str, intent: Intent, *, is_repeated: bool) -> None:
+    """Define, end what runs from before, start; each step only where the one before has not made it needless.
+
+    A kill before the definition leaves nothing done. After it, the mark is the intent's: a domain that runs with it
+    is started already. One that is off with it was not started yet, or was, and has stopped since, which its events
+    are about to tell: Doubt. A domain that runs with another mark is of an earlier step.
+    """
+    with closing(_open(uri)) as connection:
+        try:
+            _do(connection, intent, is_repeated=is_repeated)
+        except DefinitionError as error:
+            raise NotDone(str(error)) from error
+        except libvirt.libvirtError as error:
+            kind = NotDone if connection.isAlive() else NotReached
+            raise kind(f"libvirt at {uri}: {error}") from error
+
+
+def _do(connection: libvirt.virConnect, intent: Intent, *, is_repeated: bool) -> None:
+    domain = connection.lookupByName(intent.name)
+    xml = domain.XMLDesc(
+        libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+    )  # with its passwords
+    is_doubtful = is_repeated and mark_of(xml) == intent.id
+    domain = connection.defineXML(_wanted(xml, intent))
+    if intent.action is Action.RELEASE:
+        return
+    if domain.isActive():
+        if intent.action is Action.START or mark_of(domain.XMLDesc(0)) == intent.id:
+            return
+        _end(domain)
+    elif is_doubtful:
+        raise Doubt
+    domain.create()
+
+
+def _wanted(xml: str, intent: Intent) -> str:
+    if intent.action in (Action.FINISH, Action.RELEASE):
+        return installed(xml, mark=intent.id)
+    medium = Medium(cd=intent.medium, kernel=intent.kernel, initrd=intent.initrd, cmdline=intent.cmdline)
+    return installing(xml, medium, mark=intent.id)
+
+
+def _end(domain: libvirt.virDomain) -> None:
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it has ended by itself
+            raise
+
+
+def _open(uri: str) -> libvirt.virConnect:
+    _quiet()
+    try:
+        return libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        raise NotReached(f"no connection to libvirt at {uri}: {error}") from error
+
+
+@cache
+def _quiet() -> None:
+    # Else libvirt writes every error to standard error, too.
+    libvirt.registerErrorHandler(lambda *_: None, None)
