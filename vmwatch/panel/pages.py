@@ -10,9 +10,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from vmwatch.panel.pages_access import AccessPages
+from vmwatch.panel.pages_installation import InstallationPages
 from vmwatch.panel.pages_nodes import NodePages
 from vmwatch.panel.pages_problems import ProblemPages
 from vmwatch.panel.pages_settings import SettingsPages
+from vmwatch.panel.pages_templates import TemplatePages
 from vmwatch.panel.pages_vms import VmPages
 from vmwatch.panel.presentation import FOLDER
 from vmwatch.panel.site import Site
@@ -39,7 +41,9 @@ class Pages:
         self._vms = VmPages(self._site)
         self._nodes = NodePages(self._site)
         self._problems = ProblemPages(self._site)
+        self._templates = TemplatePages(self._site)
         self._settings = SettingsPages(self._site)
+        self._installation = InstallationPages(self._site)
         self._access = AccessPages(self._site, secure=secure)
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -48,7 +52,9 @@ class Pages:
             *self._vms.routes(),
             *self._nodes.routes(),
             *self._problems.routes(),
+            *self._templates.routes(),
             *self._settings.routes(),
+            *self._installation.routes(),
             *self._access.routes(),
             Route("/live", self.live),
             Mount("/static", StaticFiles(directory=FOLDER / "static")),
@@ -75,6 +81,7 @@ class Pages:
             "vms": self._vms.list_content,
             "nodes": self._nodes.list_content,
             "problems": self._problems.list_content,
+            "templates": self._templates.list_content,
             "policy": self._settings.policy_content,
             "settings": self._settings.settings_content,
         }

@@ -3,9 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vmwatch.panel import plot, shown, shown_nodes, shown_problems, shown_samples, shown_vms, timeline
+from vmwatch.panel import (
+    plot,
+    shown,
+    shown_installation,
+    shown_nodes,
+    shown_problems,
+    shown_samples,
+    shown_vms,
+    timeline,
+)
 from vmwatch.panel.convention import Paging
 from vmwatch.panel.lists import Links, Pager, chosen, node_number, page_number
 from vmwatch.panel.presentation import STATUSES
@@ -18,6 +28,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import Route
 
+    from vmwatch.panel.shown_installation import ShownInstallation
+    from vmwatch.panel.shown_vms import Vm
     from vmwatch.panel.site import Site, Visit
     from vmwatch.panel.views import Content
 
@@ -31,6 +43,15 @@ _PLOTTED = SPANS["day"]  # unless a time is asked for
 _REDRAWN = 60_000  # ms: a picture of the last hour moves on, though nothing happens
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmRow:
+    """A VM of the list, and its installation, while one goes on."""
+
+    id: int
+    vm: Vm
+    installation: ShownInstallation | None
+
+
 class VmPages:
     """`/` and `/vm/NAME`."""
 
@@ -41,7 +62,7 @@ class VmPages:
 
     def routes(self) -> list[Route]:
         """For the application."""
-        return [self._site.shows("/", self.list_page), self._site.shows("/vm/{name:path}", self.vm_page)]
+        return [self._site.shows("/", self.list_page), self._site.shows("/vm/{name}", self.vm_page)]
 
     def list_page(self, visit: Visit) -> Response:
         """`/`: the VMs. Query: q (part of the name), status, node, warning, page, sort (`-` turns the order)."""
@@ -66,8 +87,12 @@ class VmPages:
             "empty_filtered": "No VM matches.",
         }
         parts = {"summary": counts, "problems": problems, "pager": pager}
-        vms = shown_vms.vms(self._connection, wanted, pager.paging, order)
-        return self._site.content(context=context, parts=parts, row="vm", rows=vms)
+        installations = shown_installation.all_by_vm(self._connection)
+        rows = [
+            VmRow(id=vm.id, vm=vm, installation=installations.get(vm.id))
+            for vm in shown_vms.vms(self._connection, wanted, pager.paging, order)
+        ]
+        return self._site.content(context=context, parts=parts, row="vm", rows=rows)
 
     def vm_page(self, visit: Visit) -> Response:
         """`/vm/NAME`: one VM. Query: span (of the pictures), page (of the table)."""
@@ -86,11 +111,13 @@ class VmPages:
         total = shown.count_history(self._connection, vm.id)
         pager = Pager(number=page_number(query), size=PAGE, total=total)
         problems = shown_problems.problems_of(self._connection, vm)
+        installation = shown_installation.of_vm(self._connection, vm.id)
         minute = self._site.panel.clock() // _REDRAWN
         sampled = shown_samples.latest(self._connection, vm.id)
         context = {
             "vm": vm,
             "vm_problems": problems,
+            "installation": installation,
             "history": lambda: shown.history(self._connection, vm.id, pager.paging),
             "span": span,
             "pager": pager,
@@ -100,6 +127,7 @@ class VmPages:
         parts = {
             "head": vm,
             "vm-problems": problems,
+            "installation": installation,
             "picture": (vm, problems, minute),
             "plots": (sampled, minute),
             "history": pager,
