@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmwatch.panel.fields import Fields
 
 REBOOTS_MOST: Final = 100
-SECONDS_LEAST, SECONDS_MOST, SECONDS_USUAL = 10, 7 * 86_400, 3600
+SECONDS_LEAST, SECONDS_MOST, SECONDS_USUAL = 1, 7 * 86_400, 3600
 
 
 def osmgr_list(call: Call) -> Content:
