@@ -12,6 +12,7 @@ import requests
 from tests.lab.errors import LabError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
 
@@ -64,6 +65,10 @@ class PanelClient:
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
+
+    def trust(self, certificate: Path) -> None:
+        """The panel speaks https with this certificate."""
+        self._session.verify = str(certificate)
 
     def clone(self) -> PanelClient:
         """The same user, over a connection of its own: for another thread."""

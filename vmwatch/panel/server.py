@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from vmwatch import __version__
 from vmwatch.errors import ConfigError, VmwatchError
 from vmwatch.log import ProductFormatter
-from vmwatch.panel import pruning
+from vmwatch.panel import certificate, pruning
 from vmwatch.panel import settings as settings_file
 from vmwatch.panel.access import Access
 from vmwatch.panel.api import Api
@@ -121,6 +121,8 @@ def serve(settings: Settings, config: Path) -> int:
             register_unknown_vm=settings.register_unknown_vm,
         )
         _make_administrator(panel.access, settings, config)
+        if settings.own_certificate and settings.certificate and settings.certificate_key:
+            certificate.ensure(settings.certificate, settings.certificate_key, host=settings.host)
         with _listen(settings) as listener:
             return asyncio.run(_run(panel, settings, listener))
     finally:

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-OPTIONS = ("RegisterUnknownVm",)
+OPTIONS = ("RegisterUnknownVm", "Https")
 _NAMES = ("Listen", "ListenPort", "Database", "AdminUser", "AdminPassword", "Certificate", "CertificateKey")
 _SECRETS = ("AdminPassword",)
+OWN_CERTIFICATE, OWN_KEY = "vmwatch-panel.crt", "vmwatch-panel.key"  # beside the database
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _USER = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the panel is told. `port` 0: the kernel's choice; `admin_password` counts at the first start only."""
+    """What the panel is told. `port` 0: the kernel's choice; `admin_password` counts at the first start only.
+
+    `certificate` None: http. `own_certificate`: it is the panel's to make, where there is none yet.
+    """
 
     host: str
     port: int
@@ -38,6 +42,7 @@ class Settings:
     register_unknown_vm: bool
     certificate: Path | None
     certificate_key: Path | None
+    own_certificate: bool
     warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -64,19 +69,22 @@ def parse(text: str, path: Path) -> Settings:
     """As `read`, from the text of the file. Relative paths in it start at the file's folder."""
     lines, options, warnings = _split(text, path)
     values = _Values(path, lines)
-    settings = Settings(
-        host=values.address("Listen", "127.0.0.1"),
+    host, database = values.address("Listen", "127.0.0.1"), values.required_file("Database")
+    certificate, key = _given_certificate(values)
+    # Passwords and sessions travel with every call: nothing but loopback may carry them in the clear.
+    own = certificate is None and ("Https" in options or not ipaddress.ip_address(host).is_loopback)
+    return Settings(
+        host=host,
         port=values.port("ListenPort", 1500),
-        database=values.required_file("Database"),
+        database=database,
         admin_user=values.user("AdminUser", "admin"),
         admin_password=values.text("AdminPassword"),
         register_unknown_vm="RegisterUnknownVm" in options,
-        certificate=values.file("Certificate"),
-        certificate_key=values.file("CertificateKey"),
+        certificate=database.with_name(OWN_CERTIFICATE) if own else certificate,
+        certificate_key=database.with_name(OWN_KEY) if own else key,
+        own_certificate=own,
         warnings=warnings,
     )
-    _check_transport(settings, values)
-    return settings
 
 
 def _split(text: str, path: Path) -> tuple[dict[str, _Line], set[str], tuple[str, ...]]:
@@ -165,17 +173,14 @@ class _Values:
         return int(value)
 
 
-def _check_transport(settings: Settings, values: _Values) -> None:
+def _given_certificate(values: _Values) -> tuple[Path | None, Path | None]:
     for name, other in (("Certificate", "CertificateKey"), ("CertificateKey", "Certificate")):
         if values.text(name) and not values.text(other):
             raise values.wrong(name, f"{other} beside it")
-    # Passwords and sessions travel with every call: nothing but loopback may carry them in the clear.
-    if settings.certificate is None and not ipaddress.ip_address(settings.host).is_loopback:
-        raise values.wrong("Listen", "a loopback address, or Certificate and CertificateKey beside it")
-    if settings.certificate is not None:
+    certificate, key = values.file("Certificate"), values.file("CertificateKey")
+    if certificate is not None:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-                settings.certificate, settings.certificate_key
-            )
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
         except OSError as error:
             raise values.wrong("Certificate", f"a certificate that CertificateKey fits: {error}") from error
+    return certificate, key

@@ -61,13 +61,6 @@ def test_what_is_unknown_is_a_warning_for_the_product_has_more_names() -> None:
             "/etc/panel.conf:2: Listen: 'localhost': expected an IPv4 or IPv6 address",
         ),
         (
-            "Database a\nListen 0.0.0.0",
-            (
-                "/etc/panel.conf:2: Listen: '0.0.0.0': expected a loopback address, or Certificate and CertificateKey"
-                " beside it"
-            ),
-        ),
-        (
             "Database a\nCertificate c.pem",
             "/etc/panel.conf:2: Certificate: 'c.pem': expected CertificateKey beside it",
         ),
@@ -104,3 +97,21 @@ def test_a_certificate_is_tried(tmp_path: Path) -> None:
     text = "Database a\nListen 0.0.0.0\nCertificate c.pem\nCertificateKey c.pem"
     with pytest.raises(ConfigError, match=r":3: Certificate: 'c.pem': expected a certificate that"):
         parse(text, tmp_path / "panel.conf")
+
+
+@pytest.mark.parametrize(
+    ("more", "own"),
+    [
+        ("", False),
+        ("Listen ::1", False),
+        ("Option Https", True),
+        ("Listen 0.0.0.0", True),
+        ("Listen ::", True),
+        ("Listen 10.0.0.1", True),  # private, yet others share the network
+    ],
+)
+def test_beyond_loopback_it_is_https_with_a_certificate_of_its_own(more: str, own: bool) -> None:
+    settings = parse(f"Database /var/lib/panel/panel.db\n{more}", FILE)
+    assert settings.own_certificate is own
+    assert settings.certificate == (Path("/var/lib/panel/vmwatch-panel.crt") if own else None)
+    assert settings.certificate_key == (Path("/var/lib/panel/vmwatch-panel.key") if own else None)
