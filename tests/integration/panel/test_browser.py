@@ -8,65 +8,16 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.integration.panel.process import PASSWORD, USER, PanelProcess
+from tests.integration.panel.browsing import DESKTOP, PHONE, open_live, visit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from playwright.sync_api import Browser, Page
 
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from tests.integration.panel.process import PanelProcess
 
 pytestmark = pytest.mark.needs("/usr/bin/chromium")
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-def visit(browser: Browser, panel: PanelProcess, **more: object) -> BrowserContext:
-    """A context that is signed in, whose pages fail the test on any error of script or policy."""
-    context = browser.new_context(viewport=more.pop("viewport", DESKTOP), **more)  # type: ignore[arg-type]
-    page = context.new_page()
-    page.goto(panel.site)
-    page.get_by_label("User name").fill(USER)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.locator("#rows")).to_be_attached()
-    page.close()
-    return context
-
-
-@pytest.fixture
-def page(browser: Browser, shared: PanelProcess) -> Iterator[Page]:
-    context = visit(browser, shared)
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    yield page
-    context.close()
-    assert wrong == []
-
-
-def open_live(page: Page, panel: PanelProcess, path: str) -> None:
-    page.goto(panel.site + path)
-    expect(page.locator("#live")).to_have_text("live")
 
 
 def test_the_list_changes_by_itself(page: Page, shared: PanelProcess) -> None:
