@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.lab.bare import FROM_DISK, boot_sector
 from tests.lab.errors import LabError, require
 
 if TYPE_CHECKING:
@@ -54,19 +55,6 @@ while read -r line; do
     esac
 done
 """
-
-# What an installed disk boots: a program of 16 bits that answers `FROM DISK` to each character on the serial line.
-FROM_DISK = b"FROM DISK\r\n"
-BOOT_SECTOR = (
-    bytes.fromhex(
-        "31c0 8ed8 fb"  # xor ax,ax; mov ds,ax; sti
-        "f4 bafd03 ec a801 74f7"  # next: hlt (18 ticks a second); line status: anything there? else next
-        "baf803 ec be207c"  # take it; si = the text
-        "ac 84c0 74eb"  # more: lodsb; its end? then next
-        "baf803 ee ebf5"  # send; more (QEMU's line is never busy)
-    )
-    + FROM_DISK
-).ljust(510, b"\0") + b"\x55\xaa"
 
 KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1"  # a panic reboots at once, as hosting providers set it
 
@@ -147,7 +135,7 @@ def _private_lists(folder: Path) -> list[str]:
 
 def _initramfs() -> Path:
     busybox = Path(shutil.which("busybox") or "/bin/busybox").resolve()
-    digest = hashlib.sha256(INIT.encode() + BOOT_SECTOR + busybox.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(INIT.encode() + boot_sector(FROM_DISK) + busybox.read_bytes()).hexdigest()[:12]
     cached = CACHE / f"initramfs-{digest}"
     if cached.exists():
         return cached
@@ -158,7 +146,7 @@ def _initramfs() -> Path:
         shutil.copy(busybox, root / "bin/busybox")
         (root / "init").write_text(INIT)
         (root / "init").chmod(0o755)
-        (root / "bootsector").write_bytes(BOOT_SECTOR)
+        (root / "bootsector").write_bytes(boot_sector(FROM_DISK))
         archive = Path(name) / "initramfs"
         files = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
         with archive.open("wb") as output:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import requests
 
+from tests.lab.bare import FROM_CD, FROM_DISK, boot_sector, cd_image
 from tests.lab.cluster import Cluster
 from tests.lab.guest import GUEST_FOLDER, domain_xml
-from tests.lab.image import BOOT_SECTOR, FROM_DISK, KERNEL_ARGUMENTS
+from tests.lab.image import KERNEL_ARGUMENTS
 from tests.lab.waiting import wait_for
 from vmwatch.panel.definition import mark_of
 
@@ -30,7 +31,10 @@ pytestmark = pytest.mark.timeout(180)
 
 
 class Site:
-    """One node, one VM with an empty disk, two templates: `auto` reboots by itself, `held` when it is told to."""
+    """One node, and one VM with an empty disk, off.
+
+    Templates: `auto` reboots by itself, `held` when it is told to, both from a kernel; `cd` is one, and does not.
+    """
 
     def __init__(self, cluster: Cluster, accelerator: str) -> None:
         self.cluster = cluster
@@ -39,17 +43,19 @@ class Site:
         self.disk.write_bytes(bytes(1 << 20))
         xml = domain_xml(NAME, accelerator=accelerator, disk=f"{GUEST_FOLDER}/disk.img")
         self.host.connection.defineXML(xml)
+        (self.host.folder / "run/vmwatch/cd.iso").write_bytes(cd_image(FROM_CD))
+        kernel = {"kernel": f"{GUEST_FOLDER}/vmlinuz", "initrd": f"{GUEST_FOLDER}/initramfs"}
         self.templates = {
-            name: self._template(name, KERNEL_ARGUMENTS + more)
-            for name, more in (("auto", " -- install"), ("held", ""))
+            "auto": self._template("auto", 2, **kernel, cmdline=f"{KERNEL_ARGUMENTS} -- install"),
+            "held": self._template("held", 2, **kernel, cmdline=KERNEL_ARGUMENTS),
+            "cd": self._template("cd", 1, medium=f"{GUEST_FOLDER}/cd.iso"),
         }
         wait_for(lambda: cluster.client.vm(NAME), seconds=10, what="the VM at the panel")
 
-    def _template(self, name: str, cmdline: str) -> str:
+    def _template(self, name: str, rebootcount: int, **fields: str) -> str:
         made = self.cluster.client.call(
-            "osmgr.edit", name=name, rebootcount="2", timelimit="300", cmdline=cmdline, sok="ok",
-            kernel=f"{GUEST_FOLDER}/vmlinuz", initrd=f"{GUEST_FOLDER}/initramfs",
-        )  # fmt: skip
+            "osmgr.edit", name=name, rebootcount=str(rebootcount), timelimit="300", sok="ok", **fields
+        )
         return str(made["id"]["$"])
 
     def install(self, template: str, **more: str) -> None:
@@ -90,7 +96,7 @@ class Site:
         self.wait("the end", install_step="", id=str(self.vm_id))
         self.host.console(NAME).wait_for(FROM_DISK)
         content = self.disk.read_bytes()
-        assert content[:512] == BOOT_SECTOR
+        assert content[:512] == boot_sector(FROM_DISK)
         assert content[512:1024].rstrip(b"\0") == b"xx"  # two steps, each once
         xml = self.host.connection.lookupByName(NAME).XMLDesc()
         assert "<on_reboot>restart</on_reboot>" in xml
@@ -102,6 +108,15 @@ class Site:
         vm = self.cluster.client.vm(NAME)
         assert vm is not None
         return vm.id
+
+    def status(self) -> str:
+        vm = self.cluster.client.vm(NAME)
+        return vm.status if vm else ""
+
+    def problems_ever(self) -> list[str]:
+        """The names of all problems, solved ones too."""
+        answer = self.cluster.client.call("vmwatch.problem")
+        return [row["problem"]["$"] for row in answer["elem"]]
 
     def causes(self) -> list[str]:
         """Of the stops, in their order."""
@@ -119,6 +134,33 @@ def test_two_reboots_and_it_runs_from_its_disk(site: Site) -> None:
     site.wait("the first reboot", install_step="2", install_name="auto", install_guessed="0")
     site.wait_installed()
     assert site.causes() == ["guest-reset", "guest-reset"]
+
+
+def test_a_vm_that_runs_or_is_being_installed_is_installed_anew(site: Site) -> None:
+    """That the panel itself ends what runs is no stop to wait for."""
+    site.host.connection.lookupByName(NAME).create()
+    wait_for(lambda: site.status() == "running", seconds=10, what="its start")
+    site.install("held")
+    site.wait("the start", install_step="1", install_action="")
+    site.host.console(NAME).wait_ready()
+    site.install("auto", replace="ok")
+    site.wait_installed()
+    subtypes = [change.subtype for change in site.cluster.client.history(NAME) if change.type == "stopped"]
+    assert subtypes == ["destroyed", "destroyed", "shutdown", "shutdown"]
+    assert site.problems_ever() == []
+
+
+def test_a_cd_is_booted_first_and_gone_in_the_end(site: Site) -> None:
+    site.disk.write_bytes(boot_sector(FROM_DISK).ljust(1 << 20, b"\0"))
+    site.install("cd")
+    site.wait("the start", install_step="1", install_action="")
+    site.host.console(NAME).wait_for(FROM_CD)
+    site.host.connection.lookupByName(NAME).reset()  # an administrator's: no reboot of the guest
+    site.wait("a person", install_waits="host-qmp-system-reset")
+    site.say("continue")
+    site.wait("the end", install_step="")
+    site.host.console(NAME).wait_for(FROM_DISK)
+    assert "cd.iso" not in site.host.connection.lookupByName(NAME).XMLDesc()
 
 
 def _node(cluster: Cluster) -> Service:

@@ -94,21 +94,16 @@ def begin(rebootcount: int) -> Outcome:
     return Outcome(Installation(steps=rebootcount, remaining=rebootcount), Action.INSTALL)
 
 
-def follow(old: Installation, kind: str, subtype: str, cause: str | None, *, is_intended: bool) -> Outcome:
-    """After an event of its VM, of the copy that is the VM. `is_intended`: an intent of it is open."""
+def follow(
+    old: Installation, kind: str, subtype: str, cause: str | None, *, intended: Action | None
+) -> Outcome:
+    """After an event of its VM, of the copy that is the VM. `intended`: what is being done at the node."""
     state = effect(kind, subtype)
     if state in _ALIVE:
         return Outcome(_heard(old))
-    if state not in _OFF or old.remaining == 0:
-        return Outcome(old)
-    if old.waits:
-        return Outcome(old._replace(heard=False))
-    if not old.heard:
-        return Outcome(old if is_intended else old._replace(waits=UNHEARD))
-    reason = _reason(kind, subtype, cause)
-    if reason not in (None, REBOOT):
-        return Outcome(old._replace(waits=reason, heard=False))
-    return _count(old, guessed=reason is None)
+    if state in _OFF and old.remaining:
+        return _stopped(old, _reason(kind, subtype, cause), intended=intended)
+    return Outcome(old)
 
 
 def expire(old: Installation) -> Outcome:
@@ -134,6 +129,17 @@ def describe(reason: str) -> str:
 def _heard(old: Installation) -> Installation:
     # Who waits because the VM was off waits no longer: somebody has started it, or an old stop was taken for new.
     return old._replace(heard=True, waits=old.waits if old.waits == TIMEOUT else None)
+
+
+def _stopped(old: Installation, reason: str | None, *, intended: Action | None) -> Outcome:
+    if old.waits or (intended is Action.INSTALL and reason == "destroyed"):
+        # Of two reasons to wait the first counts. And what we have ourselves ended was an earlier life.
+        return Outcome(old._replace(heard=False))
+    if not old.heard:
+        return Outcome(old if intended else old._replace(waits=UNHEARD))
+    if reason in (None, REBOOT):
+        return _count(old, guessed=reason is None)
+    return Outcome(old._replace(waits=reason, heard=False))
 
 
 def _count(old: Installation, *, guessed: bool) -> Outcome:

@@ -59,8 +59,9 @@ def follow(
     old = _read(connection, vm)
     if old is None or placement.node != event.hostnode:  # of another copy than the one that is the VM
         return
-    is_intended = connection.execute("SELECT 1 FROM intent WHERE vm = ?", (vm,)).fetchone() is not None
-    new = installation.follow(old, event.type, event.subtype, event.cause, is_intended=is_intended)
+    intent = connection.execute("SELECT action FROM intent WHERE vm = ?", (vm,)).fetchone()
+    intended = Action(intent["action"]) if intent else None
+    new = installation.follow(old, event.type, event.subtype, event.cause, intended=intended)
     _write(connection, vm, old, new, now=now)
 
 

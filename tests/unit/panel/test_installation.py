@@ -29,9 +29,11 @@ LAST = Installation(steps=3, remaining=1, heard=True)
 ENDS = Installation(steps=3, remaining=0)
 
 
-def told(installation: Installation, what: str, cause: str | None = None, *, intent: bool = False) -> Outcome:
+def told(
+    installation: Installation, what: str, cause: str | None = None, *, intent: Action | None = None
+) -> Outcome:
     kind, _, detail = what.partition(" ")
-    return follow(installation, kind, detail, cause, is_intended=intent)
+    return follow(installation, kind, detail, cause, intended=intent)
 
 
 def test_it_begins_with_the_medium() -> None:
@@ -114,7 +116,7 @@ def test_other_events_change_nothing(what: str) -> None:
     "what", ["stopped shutdown", "stopped destroyed", "stopped failed", "crashed panicked"]
 )
 def test_a_stop_before_the_vm_was_heard_to_run_is_of_an_earlier_life(what: str) -> None:
-    assert told(STARTS, what, "guest-reset", intent=True) == (STARTS, None)
+    assert told(STARTS, what, "guest-reset", intent=Action.START) == (STARTS, None)
     # It was started, and is off, and nobody heard why: a person must look. If the stop was an old one, it is
     # heard to run next.
     waiting = STARTS._replace(waits=UNHEARD)
@@ -123,8 +125,16 @@ def test_a_stop_before_the_vm_was_heard_to_run_is_of_an_earlier_life(what: str) 
 
 
 def test_a_vm_that_was_started_and_reboots_before_the_intent_is_closed_is_counted() -> None:
-    runs, _ = told(STARTS, "started booted", intent=True)
-    assert told(runs, "stopped shutdown", "guest-reset", intent=True).action is Action.START
+    runs, _ = told(STARTS, "started booted", intent=Action.START)
+    assert told(runs, "stopped shutdown", "guest-reset", intent=Action.START).action is Action.START
+
+
+def test_what_the_panel_itself_ended_for_the_installation_is_nothing_to_wait_for() -> None:
+    # An event of the life before has come late, and made it heard.
+    assert told(RUNS, "stopped destroyed", intent=Action.INSTALL) == (STARTS, None)
+    assert told(RUNS, "stopped destroyed", intent=Action.START).installation.waits == "destroyed"
+    # What the panel was killed before it could close is counted all the same.
+    assert told(RUNS, "stopped shutdown", "guest-reset", intent=Action.INSTALL).action is Action.START
 
 
 def test_stops_do_not_count_below_nothing() -> None:
@@ -164,16 +174,19 @@ CAUSES = [None, "guest-reset", "guest-shutdown", "host-signal"]
 
 @given(
     st.integers(1, 5),
-    st.lists(st.tuples(st.sampled_from(EVENTS), st.sampled_from(CAUSES), st.booleans()), max_size=60),
+    st.lists(
+        st.tuples(st.sampled_from(EVENTS), st.sampled_from(CAUSES), st.sampled_from([None, *Action])),
+        max_size=60,
+    ),
 )
 def test_in_any_order_it_counts_one_a_life_and_never_ends_early(
-    steps: int, story: list[tuple[tuple[str, str], str | None, bool]]
+    steps: int, story: list[tuple[tuple[str, str], str | None, Action | None]]
 ) -> None:
     installation = begin(steps).installation
     lives = counted = 0
     for (kind, detail), cause, intent in story:
         before = installation
-        installation, action = follow(before, kind, detail, cause, is_intended=intent)
+        installation, action = follow(before, kind, detail, cause, intended=intent)
         lives += installation.heard and not before.heard
         counted += before.remaining - installation.remaining
         assert 0 <= before.remaining - installation.remaining <= 1
