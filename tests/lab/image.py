@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
+_MODULES_FOLDER = CACHE / "modules"
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"  # depends on the newest real one
 
 # Nothing but the console: a guest is here to run, pause, reboot, die and migrate. `OK` before each answer
 # tells it from the terminal's echo of the question. `once`: boot, and that is all. `install`: do a step of an
 # installation, and reboot; that is a command, too. A step writes the disk's first sector, and one more x into the
-# second: how many steps were done.
+# second: how many steps were done. `work`: from then on write to a virtio disk and ping over a virtio interface.
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
@@ -43,18 +44,36 @@ install() {
     /bin/busybox sync
     /bin/busybox reboot -f
 }
+work() {
+    for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod "/modules/$module.ko"; done
+    /bin/busybox mount -t devtmpfs dev /dev
+    /bin/busybox ip link set eth0 up
+    /bin/busybox ip address add 192.0.2.1/24 dev eth0
+    /bin/busybox arp -s 192.0.2.2 52:54:00:00:00:02
+    while [ -b /dev/vda ] && /bin/busybox dd if=/dev/zero of=/dev/vda bs=512 count=1 conv=fsync; do
+        /bin/busybox ping -c 1 -W 1 192.0.2.2 &
+        /bin/busybox sleep 0.2
+    done >/dev/null 2>&1 & # which ash needs for what is in the background, so not before the mount
+}
 echo READY
 [ "$1" != once ] || /bin/busybox poweroff -f
 [ "$1" != install ] || install
 while read -r line; do
     case "$line" in
         install) install ;;
+        work) work ;;
         reboot | poweroff) /bin/busybox "$line" -f ;;
         panic) echo c >/proc/sysrq-trigger ;;
         *) echo "OK $line" ;;
     esac
 done
 """
+
+# What the kernel lacks for that, each after those that it needs.
+MODULES = (
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"),
+    *("failover", "net_failover", "virtio_net"),
+)
 
 KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1"  # a panic reboots at once, as hosting providers set it
 
@@ -84,16 +103,22 @@ def _cache_lock() -> Iterator[None]:
 
 
 def _kernel(say: Callable[[str], None]) -> Path:
-    named = os.environ.get("VMWATCH_KERNEL")
+    named = _named_kernel()
     if named:
-        if not Path(named).is_file():
+        if not named.is_file():
             raise LabError(f"VMWATCH_KERNEL={named}: there is no such file")
-        return Path(named).resolve()
+        return named.resolve()
     cached = CACHE / "vmlinuz"
-    if not cached.exists():
+    if not (cached.exists() and _MODULES_FOLDER.exists()):
         say(f"fetching a kernel for the guests ({KERNEL_PACKAGE}, not installed)")
         _take_kernel(cached)
     return cached
+
+
+def _named_kernel() -> Path | None:
+    """Somebody else's, whose modules are not known: its guests cannot `work`."""
+    named = os.environ.get("VMWATCH_KERNEL")
+    return Path(named) if named else None
 
 
 def _take_kernel(kernel: Path) -> None:
@@ -113,7 +138,19 @@ def _take_kernel(kernel: Path) -> None:
         (archive,) = folder.glob("*.deb")
         _run("dpkg-deb", "-x", str(archive), str(folder / "content"))
         (found,) = (folder / "content/boot").glob("vmlinuz-*")
+        _keep_modules(folder / "content")
         found.replace(kernel)
+
+
+def _keep_modules(content: Path) -> None:
+    """Replace the cached modules with those of the package; they come before the kernel, which says all is there."""
+    shutil.rmtree(_MODULES_FOLDER, ignore_errors=True)
+    kept = content / "kept"
+    kept.mkdir()
+    for name in MODULES:
+        (found,) = content.rglob(f"{name}.ko")
+        found.rename(kept / found.name)
+    kept.rename(_MODULES_FOLDER)
 
 
 def _real_package(options: list[str]) -> str | None:
@@ -135,18 +172,23 @@ def _private_lists(folder: Path) -> list[str]:
 
 def _initramfs() -> Path:
     busybox = Path(shutil.which("busybox") or "/bin/busybox").resolve()
-    digest = hashlib.sha256(INIT.encode() + boot_sector(FROM_DISK) + busybox.read_bytes()).hexdigest()[:12]
+    modules = [] if _named_kernel() else [_MODULES_FOLDER / f"{name}.ko" for name in MODULES]
+    parts = (INIT.encode(), boot_sector(FROM_DISK), *(file.read_bytes() for file in (busybox, *modules)))
+    digest = hashlib.sha256(b"".join(parts)).hexdigest()[:12]
     cached = CACHE / f"initramfs-{digest}"
     if cached.exists():
         return cached
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         root = Path(name) / "root"
-        for folder in ("bin", "proc", "dev"):
+        for folder in ("bin", "proc", "dev", "modules"):
             (root / folder).mkdir(parents=True)
         shutil.copy(busybox, root / "bin/busybox")
         (root / "init").write_text(INIT)
         (root / "init").chmod(0o755)
         (root / "bootsector").write_bytes(boot_sector(FROM_DISK))
+        (root / "modules/order").write_text(" ".join(MODULES))
+        for module in modules:
+            shutil.copy(module, root / "modules")
         archive = Path(name) / "initramfs"
         files = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
         with archive.open("wb") as output:

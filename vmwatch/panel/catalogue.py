@@ -11,6 +11,7 @@ from vmwatch.panel import (
     node_functions,
     policy_functions,
     problem_functions,
+    statistics_functions,
 )
 
 if TYPE_CHECKING:
@@ -24,4 +25,5 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     **node_functions.FUNCTIONS,
     **policy_functions.FUNCTIONS,
     **problem_functions.FUNCTIONS,
+    **statistics_functions.FUNCTIONS,
 }

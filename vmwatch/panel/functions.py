@@ -14,7 +14,6 @@ from vmwatch.panel import (
     fields,
     installation_functions,
     register,
-    register_statistics,
     shown,
     shown_installation,
     shown_vms,
@@ -81,14 +80,6 @@ def vm_event(call: Call) -> Content:
     return OK
 
 
-def statistics(call: Call) -> Content:
-    """`vmwatch.statistics`: the counters of all domains of a node."""
-    hostnode = call.fields.required_number("hostnode")
-    time = call.fields.time("time") or call.panel.clock()
-    register_statistics.record_statistics(call.panel.store, hostnode, fields.domains(call.fields), time=time)
-    return OK
-
-
 def new_key(call: Call) -> Content:
     """`session.newkey`: let `key` sign in once, as `username` (the caller, when empty)."""
     user = call.fields.text("username") or call.user
@@ -116,7 +107,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "vm.edit": Function(handler=vm_edit, kind=Kind.FORM),
     "vm.event": Function(handler=vm_event, kind=Kind.WRITES),
     "vm.history": Function(handler=vm_history, kind=Kind.READS),
-    "vmwatch.statistics": Function(handler=statistics, kind=Kind.WRITES),
 }
 
 
