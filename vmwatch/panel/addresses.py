@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 def choose(*, wanted: str | None, nodes: Iterable[str], own: Sequence[str]) -> str | None:
@@ -76,3 +76,21 @@ def _usable(interface: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     infos = interface.get("addr_info", [])
     return [info for info in infos if not (info.get("temporary") or info.get("dadfailed"))]
+
+
+class Place(NamedTuple):
+    """Where a node is: `[USER@]HOST`, None here. `twin`: another node that is there already, None: none."""
+
+    address: str | None
+    twin: int | None
+
+
+def places(nodes: Mapping[int, str], own: Sequence[str]) -> dict[int, Place]:
+    """Where nodes are, by their addresses. Of two at one place the one that comes first has it."""
+    holders: dict[str, int] = {}
+    found = {}
+    for number, node in nodes.items():
+        place = "" if is_own(node, own) else host_of(node)
+        holder = holders.setdefault(place, number)
+        found[number] = Place(address=node if place else None, twin=None if holder == number else holder)
+    return found

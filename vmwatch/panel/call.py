@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vmwatch.panel.access import Access
     from vmwatch.panel.convention import Element
     from vmwatch.panel.fields import Fields
+    from vmwatch.panel.services import Services
     from vmwatch.panel.store import Store
 
 
@@ -22,6 +23,7 @@ class Panel:
 
     store: Store
     access: Access
+    services: Services
     clock: Callable[[], int]
     register_unknown_vm: bool
 

@@ -11,6 +11,7 @@ from vmwatch.panel import (
     node_functions,
     policy_functions,
     problem_functions,
+    service_functions,
     statistics_functions,
 )
 
@@ -25,5 +26,6 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     **node_functions.FUNCTIONS,
     **policy_functions.FUNCTIONS,
     **problem_functions.FUNCTIONS,
+    **service_functions.FUNCTIONS,
     **statistics_functions.FUNCTIONS,
 }

@@ -67,6 +67,12 @@ class Look:
     state: State
     report: str | None
 
+    @property
+    def known_nodes(self) -> list[int]:
+        """Of the master: the nodes that it has heard of."""
+        service = json.loads(self.report)["service"] if self.report else {}
+        return [taken["node"] for taken in (service.get("state") or {}).get("nodes", [])]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:

@@ -40,6 +40,7 @@ def node_edit(call: Call) -> Content:
             address=call.fields.ssh_address("address"),
             uri=call.fields.uri("uri"),
         )
+        call.panel.services.wake()
         return (*OK, *scalars({"id": number}))
     node = shown_nodes.node(call.panel.store.connection, number)
     if node is None:
@@ -50,6 +51,7 @@ def node_edit(call: Call) -> Content:
 def node_delete(call: Call) -> Content:
     """`vmhostnode.delete`: remove the nodes `elid` (`1, 2`), on which no VM runs."""
     register_nodes.remove_nodes(call.panel.store, call.fields.numbers("elid"), now=call.panel.clock())
+    call.panel.services.wake()
     return OK
 
 

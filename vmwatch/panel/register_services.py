@@ -44,12 +44,11 @@ def set_stale(connection: sqlite3.Connection, hostnode: int) -> None:
     connection.execute("UPDATE service SET stale = 1 WHERE hostnode = ?", (hostnode,))
 
 
-def configured(connection: sqlite3.Connection, hostnode: int, asked: int, state: State, *, now: int) -> None:
+def configured(connection: sqlite3.Connection, hostnode: int, asked: int, *, now: int) -> None:
     """It has the configuration that was asked for with this number."""
     connection.execute(
-        "UPDATE service SET done = max(done, ?), stale = 0, configured = ?, error = NULL, state = ?, checked = ?"
-        " WHERE hostnode = ?",
-        (asked, now, state, now, hostnode),
+        "UPDATE service SET done = max(done, ?), stale = 0, configured = ?, error = NULL WHERE hostnode = ?",
+        (asked, now, hostnode),
     )
 
 
@@ -60,14 +59,14 @@ def failed(connection: sqlite3.Connection, hostnode: int, error: str) -> None:
 
 def found(
     connection: sqlite3.Connection, hostnode: int, state: State, report: str | None, *, now: int
-) -> State:
-    """It was looked at. `report` None: it said nothing new. The state in which it was found before."""
+) -> State | None:
+    """It was looked at. `report` None: it said nothing new. The state before; None: there is no such service now."""
     row = connection.execute("SELECT state FROM service WHERE hostnode = ?", (hostnode,)).fetchone()
     connection.execute(
         "UPDATE service SET state = ?, checked = ?, report = ifnull(?, report) WHERE hostnode = ?",
         (state, now, report, hostnode),
     )
-    return State(row["state"]) if row else State.UNKNOWN
+    return State(row["state"]) if row else None
 
 
 def forget(connection: sqlite3.Connection, hostnode: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import logging
 import signal
 import socket
@@ -34,6 +35,7 @@ from vmwatch.panel.call import Panel
 from vmwatch.panel.intents import Intents
 from vmwatch.panel.live import Hub
 from vmwatch.panel.pages import Pages
+from vmwatch.panel.services import Services
 from vmwatch.panel.store import Store
 
 if TYPE_CHECKING:
@@ -114,19 +116,43 @@ def serve(settings: Settings, config: Path) -> int:
         log.warning("%s", warning)
     store = Store(settings.database)
     try:
-        panel = Panel(
-            store=store,
-            access=Access(store),
-            clock=lambda: time.time_ns() // 1_000_000,
-            register_unknown_vm=settings.register_unknown_vm,
-        )
-        _make_administrator(panel.access, settings, config)
+        access = Access(store)
+        _make_administrator(access, settings, config)
         if settings.own_certificate and settings.certificate and settings.certificate_key:
             certificate.ensure(settings.certificate, settings.certificate_key, host=settings.host)
         with _listen(settings) as listener:
+            panel = _make_panel(store, access, settings, listener)
             return asyncio.run(_run(panel, settings, listener))
     finally:
         store.close()
+
+
+def _make_panel(store: Store, access: Access, settings: Settings, listener: socket.socket) -> Panel:
+    def clock() -> int:
+        return time.time_ns() // 1_000_000
+
+    services = Services(
+        store,
+        access,
+        settings.services,
+        url=_address(listener, secure=settings.certificate is not None, local=True) + API_PATH,
+        verify=_verify(settings),
+        clock=clock,
+    )
+    return Panel(
+        store=store,
+        access=access,
+        services=services,
+        clock=clock,
+        register_unknown_vm=settings.register_unknown_vm,
+    )
+
+
+def _verify(settings: Settings) -> str | None:
+    """The master's `panel_verify`. A given certificate names the panel as people do, not as its own host does."""
+    if settings.own_certificate:
+        return str(settings.certificate)
+    return "no" if settings.certificate else None
 
 
 async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int:
@@ -171,7 +197,11 @@ async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int
 
 def _rooms(panel: Panel, intents: Intents) -> Mapping[str, Room]:
     """What runs beside the answers."""
-    return {"intents": intents.run, "pruning": partial(pruning.run, panel.store, panel.clock)}
+    return {
+        "intents": intents.run,
+        "pruning": partial(pruning.run, panel.store, panel.clock),
+        "services": panel.services.run,
+    }
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -221,6 +251,9 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket, *, secure: bool) -> str:
+def _address(listener: socket.socket, *, secure: bool, local: bool = False) -> str:
+    """Where it is served. `local`: as this host itself reaches it, though all its addresses are listened to."""
     host, port = listener.getsockname()[:2]
+    if local and ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
     return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -19,12 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-OPTIONS = ("RegisterUnknownVm", "Https")
-_NAMES = ("Listen", "ListenPort", "Database", "AdminUser", "AdminPassword", "Certificate", "CertificateKey")
+OPTIONS = ("RegisterUnknownVm", "ManageServices", "Https")
+_NAMES = (
+    *("Listen", "ListenPort", "Database", "AdminUser", "AdminPassword", "Certificate", "CertificateKey"),
+    *("VmwatchListenIp", "VmwatchListenPort", "ServiceGroup", "SshIdentity", "SshKnownHosts"),
+)
 _SECRETS = ("AdminPassword",)
 OWN_CERTIFICATE, OWN_KEY = "vmwatch-panel.crt", "vmwatch-panel.key"  # beside the database
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _USER = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """How the panel configures and watches the services. `managed` False: it does not.
+
+    `listen_ip` None: found by `addresses.choose`.
+    """
+
+    managed: bool
+    listen_ip: str | None
+    listen_port: int
+    group: str
+    ssh_identity: Path
+    ssh_known_hosts: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +62,7 @@ class Settings:
     certificate: Path | None
     certificate_key: Path | None
     own_certificate: bool
+    services: ServiceSettings
     warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -83,7 +103,20 @@ def parse(text: str, path: Path) -> Settings:
         certificate=database.with_name(OWN_CERTIFICATE) if own else certificate,
         certificate_key=database.with_name(OWN_KEY) if own else key,
         own_certificate=own,
+        services=_services(values, options),
         warnings=warnings,
+    )
+
+
+def _services(values: _Values, options: set[str]) -> ServiceSettings:
+    keys = values.required_file("Database").parent / "ssh"
+    return ServiceSettings(
+        managed="ManageServices" in options,
+        listen_ip=values.reachable_address("VmwatchListenIp"),
+        listen_port=values.port("VmwatchListenPort", 1515, lowest=1),
+        group=values.group("ServiceGroup", "root"),
+        ssh_identity=(values.file("SshIdentity") or keys / "id_ed25519").absolute(),
+        ssh_known_hosts=(values.file("SshKnownHosts") or keys / "known_hosts").absolute(),
     )
 
 
@@ -164,12 +197,31 @@ class _Values:
         except ValueError:
             raise self.wrong(name, "an IPv4 or IPv6 address") from None
 
-    def port(self, name: str, default: int) -> int:
+    def reachable_address(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            address = ipaddress.ip_address(value)
+        except ValueError:
+            raise self.wrong(name, "an IPv4 or IPv6 address") from None
+        if address.is_unspecified or "%" in value:
+            raise self.wrong(name, "an address that the nodes can connect to")
+        return str(address)
+
+    def group(self, name: str, default: str) -> str:
+        value = self.text(name) or default
+        if not _GROUP.fullmatch(value):
+            raise self.wrong(name, "the name of a group")
+        return value
+
+    def port(self, name: str, default: int, *, lowest: int = 0) -> int:
         value = self.text(name)
         if value is None:
             return default
-        if not (value.isascii() and value.isdigit() and int(value) <= 65535):
-            raise self.wrong(name, "a port from 0 to 65535 (0: the kernel's choice)")
+        if not (value.isascii() and value.isdigit() and lowest <= int(value) <= 65535):
+            choice = "" if lowest else " (0: the kernel's choice)"
+            raise self.wrong(name, f"a port from {lowest} to 65535{choice}")
         return int(value)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 COMMAND = str(Path(sys.executable).with_name("vmwatch-panel"))
@@ -23,7 +24,14 @@ LEAST = "Listen 127.0.0.1\nListenPort 0\nDatabase panel.db\n"
 class PanelProcess:
     """One vmwatch-panel on a port of the kernel's choice; started again on the same folder it keeps its data."""
 
-    def __init__(self, folder: Path, *, more: str = "Option RegisterUnknownVm\n") -> None:
+    timeout = 5.0
+    """Seconds for an answer."""
+
+    def __init__(
+        self, folder: Path, *, more: str = "Option RegisterUnknownVm\n", enter: Sequence[str] = ()
+    ) -> None:
+        """`enter`: what its command line begins with, on a host of its own."""
+        self._enter = enter
         self.config = folder / "panel.conf"
         self.config.write_text(f"{LEAST}AdminUser {USER}\nAdminPassword {PASSWORD}\n{more}")
         self.log = folder / "panel.log"
@@ -53,7 +61,10 @@ class PanelProcess:
     def start(self) -> None:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [COMMAND, "--config", str(self.config)], stdout=subprocess.PIPE, stderr=log, text=True
+                [*self._enter, COMMAND, "--config", str(self.config)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
         assert self._process.stdout
         line = self._process.stdout.readline()
@@ -86,7 +97,7 @@ class PanelProcess:
         form = {name: str(value) for name, value in fields.items()}
         if not {"auth", "authinfo"} & form.keys() and form.get("func") != "auth":
             form["authinfo"] = f"{USER}:{PASSWORD}"
-        return self.http.post(self.url, data=form, timeout=5)
+        return self.http.post(self.url, data=form, timeout=self.timeout)
 
     def call(self, func: str, **fields: object) -> dict[str, Any]:
         """The `doc` of the JSON answer."""

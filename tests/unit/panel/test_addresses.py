@@ -52,6 +52,18 @@ def test_the_panels_own_host(node: str, is_own: bool) -> None:
     assert addresses.is_own(node, OWN) is is_own
 
 
+def test_of_two_nodes_at_one_place_the_first_one_has_it() -> None:
+    nodes = {3: "root@10.0.0.8", 1: "10.0.0.8", 2: "", 4: "127.0.0.1", 5: "Kvm.example", 6: "kvm.example"}
+    assert addresses.places(nodes, OWN) == {
+        3: ("root@10.0.0.8", None),
+        1: ("10.0.0.8", 3),
+        2: (None, None),
+        4: (None, 2),
+        5: ("Kvm.example", None),
+        6: ("kvm.example", 5),
+    }
+
+
 def interface(*infos: dict[str, object], flags: tuple[str, ...] = ("UP",)) -> dict[str, object]:
     return {"flags": flags, "addr_info": list(infos)}
 

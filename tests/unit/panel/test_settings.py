@@ -35,6 +35,32 @@ def test_all() -> None:
     assert "two words" not in repr(settings)
 
 
+def test_services_are_not_managed_unless_it_says_so() -> None:
+    services = parse("Database data/panel.db\n", FILE).services
+    assert (services.managed, services.listen_ip, services.listen_port, services.group) == (
+        False,
+        None,
+        1515,
+        "root",
+    )
+    assert services.ssh_identity == Path("/etc/data/ssh/id_ed25519")
+    assert services.ssh_known_hosts == Path("/etc/data/ssh/known_hosts")
+
+
+def test_how_services_are_managed() -> None:
+    services = parse(
+        "Database a\nOption ManageServices\nVmwatchListenIp 2001:DB8::0:1\nVmwatchListenPort 1616\n"
+        "ServiceGroup vmwatch\nSshIdentity /root/key\nSshKnownHosts known\n",
+        FILE,
+    ).services
+    assert (services.managed, services.listen_ip, services.listen_port) == (True, "2001:db8::1", 1616)
+    assert (services.group, services.ssh_identity, services.ssh_known_hosts) == (
+        "vmwatch",
+        Path("/root/key"),
+        Path("/etc/known"),
+    )
+
+
 def test_what_is_unknown_is_a_warning_for_the_product_has_more_names() -> None:
     settings = parse("Database a\nDBHost localhost\nOption Trusted\n", FILE)
     assert settings.warnings == (
@@ -67,6 +93,22 @@ def test_what_is_unknown_is_a_warning_for_the_product_has_more_names() -> None:
         (
             "Database a\nAdminUser a:b",
             "/etc/panel.conf:2: AdminUser: 'a:b': expected 1 to 64 letters, digits, or any of _.@-",
+        ),
+        (
+            "Database a\nVmwatchListenIp 0.0.0.0",
+            "/etc/panel.conf:2: VmwatchListenIp: '0.0.0.0': expected an address that the nodes can connect to",
+        ),
+        (
+            "Database a\nVmwatchListenIp panel",
+            "/etc/panel.conf:2: VmwatchListenIp: 'panel': expected an IPv4 or IPv6 address",
+        ),
+        (
+            "Database a\nVmwatchListenPort 0",
+            "/etc/panel.conf:2: VmwatchListenPort: '0': expected a port from 1 to 65535",
+        ),
+        (
+            "Database a\nServiceGroup -x",
+            "/etc/panel.conf:2: ServiceGroup: '-x': expected the name of a group",
         ),
         (
             "AdminPassword hunter2\nAdminPassword hunter3",

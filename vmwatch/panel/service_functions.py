@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API's functions that configure the services and look at them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vmwatch.panel import shown_services
+from vmwatch.panel.call import Content, Function, Kind
+from vmwatch.panel.convention import OK, ApiError, Element, ErrorType, scalars
+from vmwatch.panel.shown_services import MASTER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vmwatch.panel.call import Call
+    from vmwatch.panel.configuring import Outcome
+
+_PERIODS: Final = ("5", "60")  # minutes: of the nodes' services, and of the master's
+
+
+async def configure(call: Call) -> Content:
+    """`vmwatch.configure`: configure all services anew, or those of nodes (elid); `secret=new`: with a new one."""
+    _require_managed(call)
+    new_secret = call.fields.one_of("secret", ("keep", "new"), "keep") == "new"
+    numbers = call.fields.numbers("elid") if call.fields.text("elid") else None
+    for number in numbers or ():
+        _require_service(call, number)
+    return _outcomes(await call.panel.services.configure(numbers, new_secret=new_secret))
+
+
+async def periodic(call: Call) -> Content:
+    """`periodic`: look at the service of every node (period=5), or at the master's (period=60)."""
+    _require_managed(call)
+    period = call.fields.one_of("period", _PERIODS, "")
+    services = shown_services.services(call.panel.store.connection)
+    nodes = [service.hostnode for service in services if service.hostnode != MASTER and not service.removed]
+    return _outcomes(await call.panel.services.check(nodes if period == "5" else [MASTER]))
+
+
+FUNCTIONS: Final[Mapping[str, Function]] = {
+    "periodic": Function(handler=periodic, kind=Kind.WRITES),
+    "vmwatch.configure": Function(handler=configure, kind=Kind.WRITES),
+}
+
+
+def _require_managed(call: Call) -> None:
+    if not call.panel.services.managed:
+        text = "This panel does not manage the services: its file is without `Option ManageServices`"
+        raise ApiError(ErrorType.ACCESS, "func", text)
+
+
+def _require_service(call: Call, number: int) -> None:
+    service = shown_services.service(call.panel.store.connection, number)
+    if service is None or service.removed:
+        text = f"There is no node {number} that the panel manages: vmhostnode.edit says where it is"
+        raise ApiError(ErrorType.MISSED, "elid", text, value=str(number))
+
+
+def _outcomes(outcomes: Sequence[Outcome]) -> Content:
+    return (*OK, *(Element(name="elem", children=scalars(_outcome(outcome))) for outcome in outcomes))
+
+
+def _outcome(outcome: Outcome) -> dict[str, object]:
+    return {
+        "service": "vmwatch-master" if outcome.hostnode == MASTER else "vmwatch-node",
+        "hostnode": outcome.hostnode or None,
+        "state": outcome.state,
+        "change": outcome.change,
+        "error": outcome.error,
+    }
