@@ -24,7 +24,7 @@ from zmq.utils import z85
 
 from vmwatch.errors import VmwatchError
 from vmwatch.protocol import MAX_MESSAGE
-from vmwatch.tcp import is_cut
+from vmwatch.tcp import is_cut, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,8 +228,8 @@ class Pull:
         self._on_refused = on_refused
         try:
             self._open(endpoint, keys)
-        except zmq.ZMQError as error:
-            raise CannotListen(f"cannot listen on {endpoint}: {error}") from error
+        except (OSError, zmq.ZMQError) as error:
+            raise CannotListen(f"cannot listen on {endpoint}: {error.strerror}") from error
 
     def _open(self, endpoint: Endpoint, keys: Keys) -> None:
         with ExitStack() as undo:
@@ -240,14 +240,18 @@ class Pull:
             self._socket = undo.enter_context(self._context.socket(zmq.PULL))
             self._now = _without_waiting(self._socket)
             _bound_buffers(self._socket, endpoint)
-            self._socket.backlog = _BACKLOG
             self._socket.curve_server = True
             self._socket.curve_secretkey = keys.master
             self._socket.zap_domain = _ZAP_DOMAIN.encode()
             self._socket.zap_enforce_domain = True  # nobody gets in while there is nobody to ask
             self._monitor = _Monitor(self._context, self._socket, _MASTER_EVENTS)
             undo.callback(self._monitor.close)
+            listener = undo.enter_context(
+                listen(endpoint.host, endpoint.port, buffer=KERNEL_BUFFER, backlog=_BACKLOG)
+            )
+            self._socket.use_fd = listener.fileno()
             self._socket.bind(str(endpoint))
+            listener.detach()  # the descriptor is libzmq's
             self._undo = undo.pop_all()
 
     async def receive(self) -> Iterator[bytes]:

@@ -382,6 +382,13 @@ async def test_a_hundred_refusals_leave_nothing() -> None:
         await until(lambda: descriptors() <= before)
 
 
+async def test_many_segments_fit_into_the_window() -> None:
+    """Where one is larger than half of it, Linux comes to pass a window each 0.2 s and no more (vmwatch.tcp)."""
+    async with listening() as master:
+        with socket.create_connection((master.endpoint.host, master.endpoint.port)) as node:
+            assert node.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= link.KERNEL_BUFFER // 4
+
+
 async def test_an_address_in_use_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
