@@ -25,8 +25,8 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
     """libvirt's own asyncio implementation, made safe for the threads that libvirt calls it from.
 
     A thread that waits for libvirtd's answer handles what else comes meanwhile, and so arms and disarms timers,
-    in asyncio: tasks. These go to the loop's thread. Descriptors need no detour: the kernel's epoll takes
-    changes from any thread, and one that libvirt removes must be gone before its number is used again.
+    in asyncio: tasks. These go to the loop's thread. Descriptors are watched and let go at once: one that libvirt
+    removes must be gone before its number is used again, and the kernel's epoll takes changes from any thread.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -37,6 +37,7 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
         self._freeing: set[asyncio.Task[None]] = set()
         self._wanted: dict[int, int] = {}  # timer -> timeout, as other threads want it
         self._lock = threading.Lock()
+        self._watching = threading.RLock()  # who changes what is watched
         self.join(loop)
 
     def join(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,10 +53,12 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
         One that is armed again and again has no end: wait with a deadline.
         """
         await asyncio.sleep(0)  # what other threads have armed is armed
-        while any(  # noqa: ASYNC110 (of a timer, nobody is told that it fired)
-            getattr(callback, "timeout", None) == 0 for callback in self.callbacks.values()
-        ):
+        while self._has_due():  # noqa: ASYNC110 (of a timer, nobody is told that it fired)
             await asyncio.sleep(0)
+
+    def _has_due(self) -> bool:
+        callbacks = list(self.callbacks.values())  # at once: other threads add to them
+        return any(getattr(callback, "timeout", None) == 0 for callback in callbacks)
 
     async def settle(self) -> None:
         """Return when all that closed connections left is freed.
@@ -76,8 +79,32 @@ class LibvirtLoop(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # libvi
     def _add_handle(self, fd: int, event: int, cb: Callable[..., object], opaque: object) -> int:
         if self.loop.is_closed():
             return -1  # libvirt then does without events and keepalive on this connection
-        watch: int = super()._add_handle(fd, event, cb, opaque)
+        with self._watching:
+            watch: int = super()._add_handle(fd, event, cb, opaque)
         return watch
+
+    def _update_handle(self, watch: int, event: int) -> None:
+        """A thread that waits for an answer reads by itself, and gives the descriptor back when it has it."""
+        with self._watching:
+            super()._update_handle(watch, event)
+        if event and threading.get_ident() != self._thread:
+            self._in_loop(self._watch_again, watch)
+
+    def _watch_again(self, watch: int) -> None:
+        """A loop that had just returned from its wait takes the descriptor for one that nobody watches any more.
+
+        asyncio then takes away what has been added since: `_process_events` looks at the callback that it found, and
+        cancelled means to it that there is none. Nothing of this connection would be heard until its next call.
+        """
+        with self._watching:
+            callback = self.callbacks.get(watch)
+            if callback is not None:  # not removed meanwhile
+                callback.descriptor.update()
+
+    def _remove_handle(self, watch: int) -> int:
+        with self._watching:
+            outcome: int = super()._remove_handle(watch)
+        return outcome
 
     def _add_timeout(self, timeout: int, cb: Callable[..., object], opaque: object) -> int:
         timer: int = super()._add_timeout(-1, cb, opaque)
