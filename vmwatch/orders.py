@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FILE: Final = re.compile(r"order-(forget-node|forget-aside)-([1-9][0-9]{0,9})", re.ASCII)
 _VM: Final = "vm "  # what the keys of a VM's calls begin with
+_AT_ONCE: Final = 32  # orders in a commit, for which everything else waits
 
 log = logging.getLogger(__name__)
 
@@ -63,30 +64,41 @@ def give(folder: Path, order: Order) -> Path:
 
 
 def carry_out(folder: Path, ledger: Ledger, presence: Presence, *, now: datetime) -> bool:
-    """Carry out the orders that lie there. Whether there were any. Raises StorageError."""
-    matches = _lying_in(folder)
-    for match in matches:
-        order = Order(what=What(match[1]), number=int(match[2]))
-        forgotten = False
-        with ledger.transaction() as transaction:
-            if order.what is What.ASIDE:
-                _forget_aside(transaction, up_to=order.number)
-            else:
-                forgotten = _forget_node(transaction, ledger, order.number, now=now)
-        if forgotten:
-            presence.forget(order.number)
-        try:
-            order.file(folder).unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(f"{order.file(folder)}: {error.strerror}") from None
-    return bool(matches)
+    """Carry out the orders that lie there, some at a time. Whether there were any. Raises StorageError."""
+    lying = _lying_in(folder)[:_AT_ONCE]
+    if not lying:
+        return False
+    with ledger.transaction() as transaction:
+        forgotten = [order.number for order in lying if _forget(transaction, ledger, order, now=now)]
+    for node in forgotten:
+        presence.forget(node)
+    for order in lying:
+        _remove(order.file(folder))
+    return True
 
 
-def _lying_in(folder: Path) -> list[re.Match[str]]:
+def _lying_in(folder: Path) -> list[Order]:
     try:
-        return [match for file in folder.glob("order-*") if (match := _FILE.fullmatch(file.name))]
+        names = sorted(file.name for file in folder.glob("order-*") if file.is_file())
     except OSError as error:  # such as no descriptor left
         raise StorageError(f"{folder}: {error.strerror}") from None
+    matches = [match for name in names if (match := _FILE.fullmatch(name))]
+    return [Order(what=What(match[1]), number=int(match[2])) for match in matches]
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror}") from None
+
+
+def _forget(transaction: Transaction, ledger: Ledger, order: Order, *, now: datetime) -> bool:
+    """Whether a node is forgotten."""
+    if order.what is What.NODE:
+        return _forget_node(transaction, ledger, order.number, now=now)
+    _forget_aside(transaction, up_to=order.number)
+    return False
 
 
 def _forget_aside(transaction: Transaction, *, up_to: int) -> None:
@@ -103,7 +115,9 @@ def _forget_node(transaction: Transaction, ledger: Ledger, node: int, *, now: da
         log.warning("a node that is not silent is not forgotten: node=%d", node)
         return False
     log.info("node forgotten, as ordered: node=%d", node)
-    run = new_run(int(now.timestamp() * 1e6), node)  # newer than any of the node's, for the panel too
+    position = transaction.position(node)
+    # Newer than any of the node's, for the panel too, though the clock was set back.
+    run = new_run(int(now.timestamp() * 1e6), node, after=position.run if position else None)
     for seq, (uuid, (name, _)) in enumerate(sorted(transaction.vms_on(node).items()), start=1):
         _forget_copy(transaction, uuid, name, node, event_id=f"{node}.{run}.{seq}", now=now)
     for name in problems.raised_of_vms(ledger, "vm_not_responding", node):

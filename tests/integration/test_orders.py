@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -139,9 +139,51 @@ def test_a_node_that_speaks_is_not_forgotten(
     assert (ledger.nodes(), told(ledger)) == ([3], {})
 
 
+def test_many_orders_at_once_are_carried_out_some_at_a_time(
+    tmp_path: Path, ledger: Ledger, presence: Presence
+) -> None:
+    nodes = range(1, 101)
+    for node in nodes:
+        hear(ledger, node, **{f"vm{node}": CopyState.RUNNING, "everywhere": CopyState.RUNNING})
+        silence(ledger, node)
+        orders.give(tmp_path, Order(what=What.NODE, number=node))
+    for number in range(1, 101):
+        park(ledger, f"refused{number}")
+        orders.give(tmp_path, Order(what=What.ASIDE, number=number))
+    told(ledger)
+    looks = 0
+    while orders.carry_out(tmp_path, ledger, presence, now=NOW):
+        looks += 1
+    assert looks > 1, "all of them hold up everything else"
+    assert not list(tmp_path.glob("order-*"))
+    assert ledger.nodes() == []
+    assert {key: states[-1] for key, states in told(ledger).items()} == {
+        "vm everywhere": "stopped stopped",
+        **{f"vm vm{node}": "stopped stopped" for node in nodes},
+        **{f"problem node_silent {node} None": "solved" for node in nodes},
+        **{f"problem vm_unknown None refused{number}": "solved" for number in range(1, 101)},
+    }
+
+
+def test_what_is_told_of_a_forgotten_node_is_newer_though_the_clock_was_set_back(
+    tmp_path: Path, ledger: Ledger, presence: Presence
+) -> None:
+    hear(ledger, 3, web=CopyState.RUNNING)
+    silence(ledger, 3)
+    orders.give(tmp_path, Order(what=What.NODE, number=3))
+    assert orders.carry_out(tmp_path, ledger, presence, now=NOW - timedelta(days=1))
+    ledger.take_new()
+    call = ledger.first("vm web")
+    assert call is not None
+    _, run, _ = call.fields["event_id"].split(".")
+    assert run > RUN
+
+
 def test_other_files_are_left(tmp_path: Path, ledger: Ledger, presence: Presence) -> None:
     files = [tmp_path / name for name in ("order-forget-node-0", "order-forget-node-3.bak", "order-3")]
     for file in files:
         file.touch()
+    files.append(tmp_path / "order-forget-node-4")
+    files[-1].mkdir()
     assert not orders.carry_out(tmp_path, ledger, presence, now=NOW)
     assert all(file.exists() for file in files)
