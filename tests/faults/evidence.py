@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of a run in which something was wrong: all that every part wrote, as it was at that moment.
+"""What is left of a run in which something was wrong, or slow: all that every part wrote, as it was at that moment.
 
 A fault test that fails once in a hundred times is worth what it leaves: where an event was last seen says whose fault
 it was. `diary.txt` has what the trial did and saw; `observed-N` what libvirt told; the databases and logs what each
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST: Final = 3
-"""Rounds of one run whose evidence is kept: the first ones tell most, and one has up to 20 MB."""
+"""Rounds of one run whose evidence is kept, of the wrong and of the slow ones: the first tell most; 20 MB each."""
 
 DIARY: Final = "diary.txt"
 

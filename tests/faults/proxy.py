@@ -7,6 +7,9 @@ Prints `ready`, then obeys standard input, a word a line: `cut`, `stall`, `slow`
 
 It holds little: what it has read and not yet passed on is lost when the other side dies, and the window that a node
 repeats (docs/protocol.md) is reckoned for a wire without proxies. Small buffers keep both within that window.
+
+Its segments are as small as a network's: with loopback's, which are larger than such buffers, a burst that follows
+a stall may take half a minute (vmwatch/tcp.py).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from enum import StrEnum
 from typing import Final
 
 BUFFER: Final = 4096  # bytes asked of the kernel, which doubles it, and read at once
+SEGMENT: Final = 1448  # bytes: an Ethernet's
 SLOW_SECONDS: Final = 0.25  # after each piece of BUFFER bytes
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s: close sends RST
 
@@ -60,9 +64,12 @@ class Proxy:
         self._changed.set()
 
     def _listen(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.setblocking(False)
-        _shrink(self._listener)
+        _shrink(self._listener)  # before it is known to anybody: who connects takes it over
+        self._listener.bind(("127.0.0.1", self._port))
+        self._listener.listen()
         self._tasks.create_task(self._accept(self._listener))
 
     def _cut(self) -> None:
@@ -86,7 +93,7 @@ class Proxy:
         far = socket.socket()
         for end in (near, far):
             end.setblocking(False)
-            _shrink(end)
+        _shrink(far)
         self._open |= {near, far}
         with near, far:
             try:
@@ -123,6 +130,7 @@ class Proxy:
 def _shrink(end: socket.socket) -> None:
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         end.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
 
 
 async def main() -> None:

@@ -8,6 +8,7 @@ services need to find it, and what the calls need that waited, for none is left 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ BACK_SECONDS: Final = 60.0
 WANTED_SECONDS: Final = 1.0
 """In which the truth is wanted, once everything is back. A truth that took longer is worth a line."""
 
+SLOW_SECONDS: Final = 2.0
+FEW: Final = 1000
+"""A truth that took longer though fewer events waited was held up by something else: its round leaves evidence."""
+
 SLOW_LOOK_SECONDS: Final = 0.5
 """A look that took longer says who was asleep: the diary has it."""
 
@@ -65,6 +70,11 @@ class Settled:
     seconds: float
     waited: int
 
+    @property
+    def wants_cause(self) -> bool:
+        """Whether what waited does not say why it took so long."""
+        return self.seconds > SLOW_SECONDS and self.waited < FEW
+
 
 @dataclass(slots=True)
 class Result:
@@ -79,6 +89,8 @@ class Result:
     violations: list[tuple[int, Round, Violation]] = field(default_factory=list)
     evidence: list[Path] = field(default_factory=list)
     """Folders, one for each of the first rounds with a violation."""
+    slow: list[Path] = field(default_factory=list)
+    """The same for the first rounds whose truth was slow, and nothing says why: no violation."""
 
     def count(self, wrong: Wrong) -> int:
         return sum(violation.wrong is wrong for _, _, violation in self.violations)
@@ -114,7 +126,7 @@ class Trial:
         try:
             self._wait(self._is_quiet, BACK_SECONDS, "all services to be back, and all changes to end")
             quiet = time.time()
-            self._stand.diary.write("quiet")
+            self._stand.diary.write(f"quiet, load {os.getloadavg()[0]:.1f}")
             seconds = self._settle(faults)
             self._raise_barriers()
         except DeadlinePassed as error:
@@ -172,10 +184,14 @@ class Trial:
 
     def _note(self, faults: Round, seconds: float, quiet: float) -> None:
         waited = sum(line.registered > quiet for line in self._registered.news)
-        self.result.settled.setdefault(faults[-1].kind, []).append(Settled(seconds=seconds, waited=waited))
-        if seconds > WANTED_SECONDS:
-            round_ = f"round {self.result.rounds} [{_trace(faults)}]"
-            self._say(f"{round_} the truth took {seconds:.1f} s, after {waited} events that waited")
+        settled = Settled(seconds=seconds, waited=waited)
+        self.result.settled.setdefault(faults[-1].kind, []).append(settled)
+        if seconds <= WANTED_SECONDS:
+            return
+        text = f"{self._round(faults)} the truth took {seconds:.1f} s, after {waited} events that waited"
+        self._say(text)
+        if settled.wants_cause:
+            self._keep_evidence(self.result.slow, "slow", text)
 
     def _untrue(self) -> dict[str, str]:
         """By name, what the panel shows where it is wrong; its open problems too."""
@@ -241,18 +257,21 @@ class Trial:
 
     def _blame(self, faults: Round, violation: Violation) -> None:
         self._blamed |= {str(violation), violation.vm} - {""}
-        self._keep_evidence(faults, violation)
+        text = f"{self._round(faults)} {violation}"
+        of_this_round = sum(number == self.result.rounds for number, _, _ in self.result.violations)
+        if not of_this_round:  # before anything else happens
+            self._keep_evidence(self.result.evidence, "round", text)
         self.result.violations.append((self.result.rounds, faults, violation))
-        if sum(number == self.result.rounds for number, _, _ in self.result.violations) <= SAID:
-            self._say(f"round {self.result.rounds} [{_trace(faults)}] {violation}")
+        if of_this_round < SAID:
+            self._say(text)
 
-    def _keep_evidence(self, faults: Round, violation: Violation) -> None:
-        """Of a round's first violation, and before anything else happens."""
-        is_first = self.result.rounds not in {number for number, _, _ in self.result.violations}
-        if is_first and len(self.result.evidence) < evidence.MOST:
-            text = f"round {self.result.rounds} [{_trace(faults)}]\n{violation}\n"
-            self.result.evidence.append(self._stand.keep_evidence(f"round-{self.result.rounds}", text))
-            self._say(f"evidence: {self.result.evidence[-1]}")
+    def _keep_evidence(self, folders: list[Path], name: str, text: str) -> None:
+        if len(folders) < evidence.MOST:
+            folders.append(self._stand.keep_evidence(f"{name}-{self.result.rounds}", f"{text}\n"))
+            self._say(f"evidence: {folders[-1]}")
+
+    def _round(self, faults: Round) -> str:
+        return f"round {self.result.rounds} [{_trace(faults)}]"
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         def tended() -> bool:
