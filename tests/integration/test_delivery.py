@@ -427,6 +427,22 @@ async def test_every_call_of_an_unknown_vm_has_its_time(ledger: Ledger, panel: P
         assert time.monotonic() - enqueued >= MISSED_SECONDS
 
 
+async def test_calls_kept_before_the_host_was_started_anew_have_their_time(
+    tmp_path: Path, panel: PanelServer
+) -> None:
+    """Its monotonic clock began again, so that they seem to come from days ahead."""
+    panel.answer = lambda form: error("missed", "vm") if form["name"] == "alien" else OK
+    with closing(Ledger(tmp_path / "ledger.db", clock=lambda: time.monotonic() + 1e6)) as before:
+        enqueue(before, "alien", 1)
+        enqueue(before, "web", 1, 2)
+    began = time.monotonic()
+    with closing(Ledger(tmp_path / "ledger.db", clock=time.monotonic)) as ledger:
+        async with delivering(ledger, panel):
+            await until(lambda: parked(ledger) == ["vm alien 1: missed: No (vm)"])
+            assert MISSED_SECONDS <= time.monotonic() - began < 3 * MISSED_SECONDS
+    assert panel.taken("web") == [1, 2]
+
+
 async def test_an_unknown_vm_does_not_hold_up_others(ledger: Ledger, panel: PanelServer) -> None:
     panel.answer = lambda form: error("missed", "vm") if form["name"].startswith("alien") else OK
     for number in range(20):
