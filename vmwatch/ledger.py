@@ -204,8 +204,8 @@ class Transaction:
         for uuid, vm in self._changed.vms.items():
             if before := self._kept.vms.get(uuid):
                 gone += [(uuid, node) for node in before.copies if node not in vm.copies]
-            for node, copy in vm.copies.items():
-                here.append((uuid, node, vm.name, copy.state.value, copy.order, copy.balance))
+            for node, (state, order, balance) in vm.copies.items():
+                here.append((uuid, node, vm.name, state.value, order, balance))
         self._sql.executemany("DELETE FROM vm WHERE uuid = ? AND node = ?", gone)
         self._sql.executemany("INSERT OR REPLACE INTO vm VALUES (?, ?, ?, ?, ?, ?)", here)
 
@@ -245,6 +245,7 @@ class Ledger:
                 (last,) = sql.execute(_LAST_ID).fetchone()
                 self._ids = itertools.count(1 + last)
                 self._new = {key for (key,) in sql.execute("SELECT key FROM latest")}
+                (self._page_size,) = sql.execute("PRAGMA page_size").fetchone()
         except StorageError:
             self._database.close()
             raise
@@ -263,13 +264,17 @@ class Ledger:
 
     def check_room(self, *, again: bool = False) -> None:
         """Raise StorageError when the file has reached its limit. `again`: until there is room worth speaking of."""
-        with self._database.reading() as sql:
-            ((size,), (pages,), (free,)) = (
-                sql.execute(f"PRAGMA {name}").fetchone()
-                for name in ("page_size", "page_count", "freelist_count")
-            )
-        if (pages - free) * size > self._limit - (self._limit // _ROOM_SHARE if again else 0):
+        most = self._limit - (self._limit // _ROOM_SHARE if again else 0)
+        if self._bytes("page_count") <= most:  # as it is nearly always, so nothing more is asked
+            return
+        if self._bytes("page_count") - self._bytes("freelist_count") > most:
             raise StorageError(f"{self._path}: its limit is reached, {self._limit} bytes")
+
+    def _bytes(self, pragma: str) -> int:
+        with self._database.reading() as sql:
+            (pages,) = sql.execute(f"PRAGMA {pragma}").fetchone()
+        size: int = pages * self._page_size
+        return size
 
     def take_new(self) -> set[str]:
         """Read on, for a moment. The keys that a call was found of; none: there was nothing more to read."""
