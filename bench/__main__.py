@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, default, what in (
         ("changes", 200, "latency: changes of each side"),
         ("domains", 100, "memory: domains of the node"),
-        ("messages", 20_000, "throughput: messages in a round"),
+        ("messages", 60_000, "throughput: messages in a round"),
         ("calls", 2_000, "drain: calls that wait"),
         ("rounds", 3, "throughput, drain: rounds of each side"),
         ("away", 10, "away: seconds without a panel"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.lab.panel_client import PanelClient
 
+RATIO_BAR: Final = 0.9
 CALLS_A_VM: Final = 20
 
 
@@ -38,7 +39,7 @@ def measure(*, calls: int, rounds: int, say: Callable[[str], None]) -> Group:
             floor.append(
                 floor_load.generate(rig.panel_url, rig.password, calls=calls, vms=vms, threads=WORKERS)
             )
-    figures = rates("calls made", "calls/s", ours, floor)
+    figures = rates("calls made", "calls/s", ours, floor, least_ratio=RATIO_BAR)
     conditions = f"{rounds} rounds of {calls} calls that waited, for {vms} VMs; {WORKERS} connections"
     return Group(title="drain", conditions=conditions, figures=figures)
 

@@ -24,6 +24,10 @@ class Figure:
     floor: float | None = None
     bar: float | None = None
     """What it must stay under; None: nothing is demanded."""
+    least: float | None = None
+    """What it must reach."""
+    least_ratio: float | None = None
+    """What its ratio must reach."""
 
     @property
     def ratio(self) -> float | None:
@@ -31,9 +35,21 @@ class Figure:
         return self.value / self.floor if self.floor else None
 
     @property
+    def bars(self) -> list[tuple[str, bool]]:
+        """What is demanded of it, each as text, and whether it is so."""
+        found = []
+        if self.bar is not None:
+            found.append((f"< {self.bar:g}", self.value < self.bar))
+        if self.least is not None:
+            found.append((f">= {self.least:,g}", self.value >= self.least))
+        if self.least_ratio is not None:
+            found.append((f"ratio >= {self.least_ratio:.2f}", (self.ratio or 0.0) >= self.least_ratio))
+        return found
+
+    @property
     def is_met(self) -> bool | None:
-        """Whether it is under its bar; None without one."""
-        return None if self.bar is None else self.value < self.bar
+        """Whether all is so that is demanded; None when nothing is."""
+        return all(met for _, met in self.bars) if self.bars else None
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -59,10 +75,25 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def rates(name: str, unit: str, ours: Sequence[float], floor: Sequence[float]) -> tuple[Figure, Figure]:
-    """Of several rounds the median, and the best, which was disturbed least."""
+def rates(
+    name: str,
+    unit: str,
+    ours: Sequence[float],
+    floor: Sequence[float],
+    *,
+    least: float | None = None,
+    least_ratio: float | None = None,
+) -> tuple[Figure, Figure]:
+    """Of several rounds the median, of which something may be demanded, and the best, which was disturbed least."""
     return (
-        Figure(name=f"{name}, median", unit=unit, value=median(ours), floor=median(floor)),
+        Figure(
+            name=f"{name}, median",
+            unit=unit,
+            value=median(ours),
+            floor=median(floor),
+            least=least,
+            least_ratio=least_ratio,
+        ),
         Figure(name=f"{name}, best", unit=unit, value=max(ours), floor=max(floor)),
     )
 
@@ -82,7 +113,7 @@ def table(group: Group) -> str:
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
-    bar = "" if figure.bar is None else f"< {figure.bar:g} {'met' if figure.is_met else 'MISSED'}"
+    bar = ", ".join(f"{text} {'met' if met else 'MISSED'}" for text, met in figure.bars)
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     floor = "" if figure.floor is None else _shown(figure.floor, figure.unit)
     return (figure.name, _shown(figure.value, figure.unit), floor, ratio, bar)

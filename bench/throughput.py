@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+RATE_BAR: Final = 40_000
+RATIO_BAR: Final = 0.6
 VMS: Final = 500
 LONGEST_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.01  # the resolution: 1 % of a second
@@ -34,7 +36,7 @@ def measure(*, messages: int, rounds: int, say: Callable[[str], None]) -> Group:
         say(f"throughput: round {number + 1} of {rounds}")
         ours.append(_master_rate(messages))
         floor.append(_floor_rate(messages))
-    figures = rates("accepted durably", "messages/s", ours, floor)
+    figures = rates("accepted durably", "messages/s", ours, floor, least=RATE_BAR, least_ratio=RATIO_BAR)
     conditions = f"{rounds} rounds of {messages} events of {VMS} VMs by one sender; the panel is away"
     return Group(title="throughput", conditions=conditions, figures=figures)
 
