@@ -7,9 +7,11 @@ be repeated, after a kill at any point: see `_carry_out`.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import libvirt
 
@@ -18,6 +20,9 @@ from vmwatch.panel.installation import Action
 from vmwatch.patience import Patience
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vmwatch.panel.remote import Ssh
     from vmwatch.panel.shown_installation import Intent
 
 CALL_SECONDS: Final = 60.0  # libvirt itself gives a QEMU that does not end 15 s and more
@@ -39,15 +44,16 @@ class Doubt(Exception):
 class Domains:
     """The domains of all nodes."""
 
-    def __init__(self) -> None:
-        """No connection is kept."""
+    def __init__(self, *, ssh_program: Path) -> None:
+        """`ssh_program` is run as `ssh` for nodes that are reached so: see `write_ssh_program`."""
+        self._ssh_program = ssh_program
         self._patience: dict[str, Patience] = {}  # one each: a node that hangs holds up nobody else
 
     async def carry_out(self, intent: Intent, *, is_repeated: bool) -> None:
         """Do what the intent says. Raises NotReached, NotDone; Doubt only if `is_repeated`: it may be done."""
         if intent.hostnode is None:
             raise NotDone("the VM is on no node that is known")
-        uri = node_uri(address=intent.address, uri=intent.uri)
+        uri = intent.uri or node_uri(intent.address, ssh_program=self._ssh_program)
         patience = self._patience.setdefault(uri, Patience(name="libvirt-domains", limit=_OUT_MOST))
         call = partial(_carry_out, uri, intent, is_repeated=is_repeated)
         try:
@@ -56,17 +62,28 @@ class Domains:
             raise NotReached(f"libvirt at {uri} does not answer within {CALL_SECONDS:g} s") from error
 
 
-def node_uri(*, address: str, uri: str) -> str:
-    """The libvirt of a node: its own `uri`, else what follows from where SSH reaches it; "": the panel's own host."""
-    if uri:
-        return uri
+def node_uri(address: str, *, ssh_program: Path) -> str:
+    """The libvirt of a node that SSH reaches at this address; "": of the panel's own host."""
     if not address:
         return "qemu:///system"
     user, at, host = address.rpartition("@")
     host = f"[{host}]" if ":" in host else host
-    return (
-        f"qemu+ssh://{user}{at}{host}/system?no_tty=1"  # nobody is there to answer a question for a password
-    )
+    # no_tty: nobody is there to be asked for a password.
+    return f"qemu+ssh://{user}{at}{host}/system?no_tty=1&command={quote(str(ssh_program))}"
+
+
+def write_ssh_program(path: Path, ssh: Ssh) -> None:
+    """Make a program that is `ssh` as the panel uses it, with its key and its known hosts.
+
+    For libvirt runs a program of a given name, and gives it no options but its own.
+    """
+    text = f'#!/bin/sh\nexec {shlex.join(ssh.program())} "$@"\n'
+    if path.exists() and path.read_text() == text:
+        return  # so that a panel starts on a full disk
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.chmod(0o700)
+    new.replace(path)
 
 
 def _carry_out(uri: str, intent: Intent, *, is_repeated: bool) -> None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmwatch.panel import register_installation, shown_installation
-from vmwatch.panel.domains import Domains, Doubt, NotDone, NotReached
+from vmwatch.panel.domains import Doubt, NotDone, NotReached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from vmwatch.panel.domains import Domains
     from vmwatch.panel.shown_installation import Intent
     from vmwatch.panel.store import Store
 
@@ -49,11 +50,11 @@ class _Try:
 class Intents:
     """All open intents. `run` is the room."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], int]) -> None:
+    def __init__(self, store: Store, domains: Domains, *, clock: Callable[[], int]) -> None:
         """`clock` gives milliseconds since 1970."""
         self._store = store
+        self._domains = domains
         self._clock = clock
-        self._domains = Domains()
         self._tries: dict[int, _Try] = {}
         self._under_way: dict[int, int | None] = {}  # intent -> node
         self._changed = asyncio.Event()

@@ -59,7 +59,11 @@ class Ssh:
     known_hosts: Path
 
     def command(self, address: str) -> list[str]:
-        """What runs the next argument on the host. No file of a user's or the system's says otherwise."""
+        """What runs the next argument on the host."""
+        return [*self.program(), "--", address]
+
+    def program(self) -> list[str]:
+        """`ssh`, and how it is to be used. No file of a user's or the system's says otherwise."""
         options = {
             "BatchMode": "yes",
             "StrictHostKeyChecking": "yes",
@@ -72,7 +76,7 @@ class Ssh:
             "ServerAliveCountMax": "2",
         }
         given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return ["ssh", "-F", "none", "-T", *given, "--", address]
+        return ["ssh", "-F", "none", "-T", *given]
 
     def failure(self, address: str, said: str) -> Unreachable:
         """A failure of ssh itself, in the words of whoever can mend it. The marks are OpenSSH's messages."""

@@ -32,9 +32,11 @@ from vmwatch.panel.access import Access
 from vmwatch.panel.api import Api
 from vmwatch.panel.background import Background
 from vmwatch.panel.call import Panel
+from vmwatch.panel.domains import Domains, write_ssh_program
 from vmwatch.panel.intents import Intents
 from vmwatch.panel.live import Hub
 from vmwatch.panel.pages import Pages
+from vmwatch.panel.remote import Ssh
 from vmwatch.panel.services import Services
 from vmwatch.panel.store import Store
 
@@ -51,6 +53,7 @@ DEFAULT_CONFIG = Path("/usr/local/mgr5/etc/vmmgr.conf")
 STOP_SECONDS = 1  # for answers on their way
 KEEP_ALIVE_SECONDS = 75  # longer than a caller pauses between two heartbeats' worth of calls
 API_PATH = "/vmmgr"
+SSH_PROGRAM = "libvirt-ssh"  # beside the database
 
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -157,7 +160,7 @@ def _verify(settings: Settings) -> str | None:
 
 async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int:
     hub = Hub()
-    intents = Intents(panel.store, clock=panel.clock)
+    intents = Intents(panel.store, _make_domains(settings), clock=panel.clock)
 
     def changed() -> None:
         hub.notify()
@@ -193,6 +196,13 @@ async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int
         await server.serve(sockets=[listener])
     log.info("stopped")
     return 1 if background.failed else 0
+
+
+def _make_domains(settings: Settings) -> Domains:
+    program = settings.database.with_name(SSH_PROGRAM).absolute()
+    services = settings.services
+    write_ssh_program(program, Ssh(identity=services.ssh_identity, known_hosts=services.ssh_known_hosts))
+    return Domains(ssh_program=program)
 
 
 def _rooms(panel: Panel, intents: Intents) -> Mapping[str, Room]:

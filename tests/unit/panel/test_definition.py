@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -165,14 +166,13 @@ def test_what_cannot_be_done_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "uri", "found"),
+    ("address", "found"),
     [
-        ("", "", "qemu:///system"),
-        ("node-1", "", "qemu+ssh://node-1/system?no_tty=1"),
-        ("root@192.0.2.1", "", "qemu+ssh://root@192.0.2.1/system?no_tty=1"),
-        ("root@2001:db8::1", "", "qemu+ssh://root@[2001:db8::1]/system?no_tty=1"),
-        ("node-1", "qemu+tls://node-1/system", "qemu+tls://node-1/system"),
+        ("", "qemu:///system"),
+        ("node-1", "qemu+ssh://node-1/system?no_tty=1&command=/a%20%26/ssh"),
+        ("root@192.0.2.1", "qemu+ssh://root@192.0.2.1/system?no_tty=1&command=/a%20%26/ssh"),
+        ("root@2001:db8::1", "qemu+ssh://root@[2001:db8::1]/system?no_tty=1&command=/a%20%26/ssh"),
     ],
 )
-def test_a_nodes_libvirt(address: str, uri: str, found: str) -> None:
-    assert node_uri(address=address, uri=uri) == found
+def test_a_nodes_libvirt(address: str, found: str) -> None:
+    assert node_uri(address, ssh_program=Path("/a &/ssh")) == found
