@@ -104,9 +104,10 @@ class ServiceHost:
         """What a service has written."""
         return (self.folder / f"mgr5/var/{service}.log").read_text()
 
-    def pid(self, service: str) -> int:
-        """The process of a service that runs."""
-        return int((self.folder / f"mgr5/var/run/{service}.pid").read_text())
+    def pid(self, service: str) -> int | None:
+        """The process of a service; None where it does not run, or was killed."""
+        file = self.folder / f"mgr5/var/run/{service}.pid"
+        return int(file.read_text()) if self.service(service, "status") == 0 else None
 
     def service(self, service: str, action: str) -> int:
         """The exit code of `service SERVICE ACTION`."""
@@ -115,6 +116,7 @@ class ServiceHost:
     def kill(self, service: str) -> None:
         """`kill -9`, and wait until it is gone."""
         pid = self.pid(service)
+        assert pid is not None, f"{service} does not run"
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not _lives(pid), seconds=10, what=f"the end of {service}")
 

@@ -30,12 +30,15 @@ async def configure(call: Call) -> Content:
 
 
 async def periodic(call: Call) -> Content:
-    """`periodic`: look at the service of every node (period=5), or at the master's (period=60)."""
+    """`periodic`: look at the service of every node (period=5), or at the master's (period=60).
+
+    With the nodes' the master's is looked at too: what a node has sent is read against what the master has taken.
+    """
     _require_managed(call)
     period = call.fields.one_of("period", _PERIODS, "")
     services = shown_services.services(call.panel.store.connection)
     nodes = [service.hostnode for service in services if service.hostnode != MASTER and not service.removed]
-    return _outcomes(await call.panel.services.check(nodes if period == "5" else [MASTER]))
+    return _outcomes(await call.panel.services.check([MASTER, *(nodes if period == "5" else ())]))
 
 
 FUNCTIONS: Final[Mapping[str, Function]] = {

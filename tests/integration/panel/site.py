@@ -98,9 +98,9 @@ class Site:
             if row["state"] == "raised" and row["problem"] in OURS
         }
 
-    def pids(self) -> tuple[int, int, int]:
-        """The processes of the master, and of both nodes' services."""
-        return self.here.pid(MASTER), self.here.pid(NODE), self.there.pid(NODE)
+    def pids(self) -> list[int | None]:
+        """The processes of the master, and of both nodes' services; None while one is being restarted."""
+        return [self.here.pid(MASTER), self.here.pid(NODE), self.there.pid(NODE)]
 
     @contextlib.contextmanager
     def domain(self, name: str) -> Iterator[libvirt.virDomain]:

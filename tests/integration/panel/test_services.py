@@ -114,6 +114,7 @@ def check_master(site: Site) -> None:
     site.here.kill(MASTER)
     stopped = ("stopped", "unchanged", "vmwatch-master does not run")
     assert site.outcomes("periodic", period=60) == {"": stopped}
+    assert site.outcomes("periodic", period=5)[""] == stopped
     assert site.problems() == {("service_stopped", ""): "vmwatch-master does not run"}
     for host in (site.here, site.there):
         tamper(host.config(NODE), "secret=.*", "secret=ANOTHERSECRETANOTHER")
@@ -142,15 +143,29 @@ def test_services_are_configured_when_they_need_it_and_restarted_only_then(site:
     assert set(site.outcomes("vmwatch.configure").values()) == {("running", "unchanged", "")}
     assert site.outcomes("vmwatch.configure", elid=2) == {"2": ("running", "unchanged", "")}
     assert site.pids() == pids
+    check_a_restart_that_was_not_made(site)
     check_another_version(site)
     check_what_was_asked_for_is_done_though_the_panel_is_killed(site)
 
 
-def check_another_version(site: Site) -> None:
+def check_a_restart_that_was_not_made(site: Site) -> None:
+    """The panel was killed after it had written the file."""
+    before = site.pids()
+    change_database(site, "UPDATE service SET stale = 1, asked = asked + 1 WHERE hostnode = 2")
+    site.panel.start()
+    wait_for(lambda: site.pids()[2] != before[2], seconds=20, what="the restart")
+    site.settle()
+    assert site.pids()[:2] == before[:2]
+
+
+def change_database(site: Site, statement: str) -> None:
     assert site.panel.stop() == 0
     with closing(sqlite3.connect(site.panel.config.parent / "panel.db")) as sql, sql:
-        changed = sql.execute("UPDATE setting SET value = '0.0.1' WHERE name = 'services_version'")
-        assert changed.rowcount == 1
+        assert sql.execute(statement).rowcount == 1
+
+
+def check_another_version(site: Site) -> None:
+    change_database(site, "UPDATE setting SET value = '0.0.1' WHERE name = 'services_version'")
     tamper(site.there.config(NODE), "connect=.*", "")
     site.panel.start()
     wait_for(lambda: "connect=" in site.there.config(NODE).read_text(), seconds=20, what="the configuration")
