@@ -28,6 +28,8 @@ class Call:
     """When it was enqueued (monotonic seconds, by the clock of the process that did)."""
     func: str
     fields: dict[str, str]
+    unreadable: str = ""
+    """Why what was kept of it says no fields; `kept` among them then is what was kept. Such a call is not made."""
 
 
 def event_fields(  # noqa: PLR0913 (by keyword, one for each field)

@@ -154,6 +154,10 @@ class Delivery:
                 self._turns.drop(key)
                 self._settling.forget(key)
                 continue
+            if call.unreadable:
+                with self._ledger.transaction() as transaction:
+                    self._settling.put_aside(transaction, call)
+                continue
             self._turns.take(key)
             self._given += 1
             workers.make(call)

@@ -347,7 +347,7 @@ class Ledger:
         self._backlog.bring(key, calls[:most], more=len(calls) > most)
 
     def _read(self, query: str, *values: str | int) -> list[Call]:
-        with self._reading() as sql:
+        with self._database.reading() as sql:
             return [read_call(row) for row in sql.execute(query, values).fetchall()]
 
     def _latest(self, key: str) -> Call | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the rows of the ledger's tables say, as values. Pure.
 
-A row that is not what was written raises ValueError or BadBody.
+A row of those that are read at the start raises ValueError or BadBody if it is not what was written.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmwatch.calls import Call, event_fields
 from vmwatch.cluster import Copy
+from vmwatch.errors import BadBody
 from vmwatch.events import CopyState
 from vmwatch.messages import Event
 from vmwatch.protocol import Run
@@ -57,13 +58,24 @@ def read_kept(
 
 
 def read_call(row: CallRow) -> Call:
-    """The call that a row says."""
-    identifier, key, time, func, text, hostnode, event_id, status = row
-    if hostnode is None or event_id is None:
-        fields = json.loads(text)
-    else:
-        fields = _event_fields(decode(Event, text.encode()), hostnode, event_id, status)
-    return Call(id=identifier, key=key, time=time, func=func, fields=fields)
+    """The call that a row says; one that is not what was written is a call all the same, which says so."""
+    identifier, key, time, func, text, *_ = row
+    reason = ""
+    try:
+        fields = _fields(row)
+    except (ValueError, BadBody) as error:
+        fields, reason = {"kept": text}, str(error)
+    return Call(id=identifier, key=key, time=time, func=func, fields=fields, unreadable=reason)
+
+
+def _fields(row: CallRow) -> dict[str, str]:
+    _, _, _, _, text, hostnode, event_id, status = row
+    if hostnode is not None and event_id is not None:
+        return _event_fields(decode(Event, text.encode()), hostnode, event_id, status)
+    fields = json.loads(text)
+    if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+        raise ValueError("no form fields")
+    return fields
 
 
 def _event_fields(event: Event, hostnode: int, event_id: str, status: str | None) -> dict[str, str]:

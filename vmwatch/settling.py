@@ -70,6 +70,14 @@ class Settling:
         self.forget(call.key)
         return None
 
+    def put_aside(self, transaction: Transaction, call: Call) -> None:
+        """What was kept of a call cannot be read: those behind it are made, and one that is made ends the problem."""
+        text = f"what waited cannot be read: {call.unreadable}"
+        self.warn("unreadable", "a call cannot be made, it is put aside: key=%s reason=%s", call.key, text)
+        transaction.park(call, text)
+        if call.func == "vm.event":
+            problems.begin(transaction, "call_refused", None, name=call.key.removeprefix("vm "), text=text)
+
     def forget(self, key: str) -> None:
         """The key is in no trouble, or has no call any more."""
         self._troubles.pop(key, None)

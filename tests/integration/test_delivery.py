@@ -484,6 +484,24 @@ async def test_a_refused_call_is_put_aside_at_once_and_the_next_one_made(
     assert panel.tries()["web"] == 5
 
 
+async def test_what_cannot_be_read_is_put_aside_and_holds_up_nobody(
+    ledger: Ledger, panel: PanelServer
+) -> None:
+    enqueue(ledger, "web", 1, 2, 3)
+    enqueue(ledger, "other", 1)
+    with ledger._database.transaction() as sql:
+        sql.execute("UPDATE call SET fields = '{' WHERE id = 2")
+    async with delivering(ledger, panel):
+        await until(lambda: len(panel.problems()) == 2)
+        await until(lambda: not waiting(ledger))
+    assert (panel.taken("web"), panel.taken("other")) == ([1, 3], [1])
+    assert panel.problems() == ["call_refused web raised", "call_refused web solved"]
+    with ledger._database.reading() as sql:
+        ((key, kept, reason),) = sql.execute("SELECT key, fields, reason FROM parked").fetchall()
+    assert (key, json.loads(kept)) == ("vm web", {"kept": "{"})
+    assert reason.startswith("what waited cannot be read: ")
+
+
 async def test_refused_statistics_are_a_problem_of_their_node_and_are_not_kept(
     ledger: Ledger, panel: PanelServer
 ) -> None:

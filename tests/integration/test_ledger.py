@@ -523,15 +523,38 @@ def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["UPDATE call SET fields = '{'", "UPDATE call SET hostnode = 3, event_id = '3.1'"]
+    "statement",
+    [
+        "UPDATE call SET fields = '{' WHERE id = 1",
+        "UPDATE call SET fields = '[1]' WHERE id = 1",
+        "UPDATE call SET hostnode = 3, event_id = '3.1' WHERE id = 1",
+    ],
 )
-def test_a_call_that_cannot_be_read_sets_the_file_aside_when_it_is_closed(
-    tmp_path: Path, statement: str
-) -> None:
+def test_a_call_that_cannot_be_read_says_so_and_the_others_are_read(tmp_path: Path, statement: str) -> None:
     fill(tmp_path)
+    with opened(tmp_path) as ledger:
+        enqueue(ledger, "vm a", "2")
     spoil(tmp_path, statement)
     with opened(tmp_path) as ledger:
-        with pytest.raises(Damaged, match=r"ledger\.db: not what was written"):
+        assert ledger.take_new() == {"vm a"}
+        first = ledger.first("vm a")
+        assert first is not None
+        assert first.unreadable
+        assert first.fields.keys() == {"kept"}
+        with ledger.transaction() as transaction:
+            transaction.done(first)
+        second = ledger.first("vm a")
+        assert second is not None
+        assert not second.unreadable
+        assert ledger.nodes() == [3]
+    assert aside(tmp_path) == []
+
+
+def test_a_call_that_sqlite_cannot_read_sets_the_file_aside_when_it_is_closed(tmp_path: Path) -> None:
+    fill(tmp_path)
+    spoil(tmp_path, "UPDATE call SET fields = CAST(x'ff' AS TEXT)")
+    with opened(tmp_path) as ledger:
+        with pytest.raises(Damaged, match=r"ledger\.db: Could not decode"):
             ledger.take_new()
         assert aside(tmp_path) == []
     assert len(aside(tmp_path)) == 1
