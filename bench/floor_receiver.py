@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The floor of the throughput: receive, verify the HMAC, decode, insert, commit. Nothing that vmwatch makes of it.
 
-The least that keeps a message: envelope and body as they come, each field a column of one table, in the master's
-batches and as durably. No field is checked, no order kept, no state, no call.
+The least that keeps a message: envelope and body as they come, each field a column of one table; on a socket as the
+master's, in its batches and as durably. No field is checked, no order kept, no state, no call.
 
 `python -m bench.floor_receiver HOST:PORT SECRET FILE`: prints `ready`, and is ended when the rows are counted.
 """
@@ -22,6 +22,7 @@ import zmq
 from vmwatch.link import BATCH, KERNEL_BUFFER, MASTER_QUEUE
 from vmwatch.messages import Event
 from vmwatch.protocol import derive_keys
+from vmwatch.tcp import listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,11 @@ def main(address: str, secret: str, file: str) -> None:
     with zmq.Context() as context, context.socket(zmq.PULL) as pull:
         pull.rcvhwm, pull.rcvbuf = MASTER_QUEUE, KERNEL_BUFFER
         pull.curve_server, pull.curve_secretkey = True, keys.master
+        host, _, port = address.rpartition(":")
+        listener = listen(host, int(port), buffer=KERNEL_BUFFER, backlog=1)
+        pull.use_fd = listener.fileno()
         pull.bind(f"tcp://{address}")
+        listener.detach()  # the descriptor is libzmq's
         print("ready", flush=True)
         while True:
             rows = [_row(frame, keyed) for frame in _arrived(pull)]
