@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import time
@@ -74,6 +75,7 @@ async def _watch(settings: MasterSettings, life: Life) -> None:
                 tasks.create_task(_look_around(take_orders, "what was ordered", delivery)),
                 tasks.create_task(delivery.run()),
             ]
+            gc.freeze()  # what was made until now stays: to look through it took 12 ms each time
             life.ready()
             await life.stop.wait()
             for task in background:
