@@ -143,10 +143,7 @@ class Fields:
     def name(self, name: str) -> str:
         """A VM's or node's name: what libvirt takes (no slash), and what can stand in an address."""
         value = self._values.get(name, "")
-        usable = (
-            value.isprintable() and value == value.strip() and "/" not in value and value not in (".", "..")
-        )
-        if not (1 <= len(value) <= 255 and usable):
+        if not _is_name(value):
             raise self.wrong(name, "1 to 255 printable characters, no slash, no blank at the ends")
         return value
 
@@ -220,15 +217,15 @@ def problem_report(fields: Fields) -> ProblemReport:
 
 
 def domains(fields: Fields) -> list[dict[str, Any]]:
-    """The field `domains` of `vmwatch.statistics`: a JSON list of objects, each with at least a `name`."""
+    """The field `domains` of `vmwatch.statistics`: a JSON list of objects, each with at least a VM's `name`."""
     try:
         found = json.loads(fields.text("domains", limit=8 << 20))
     except (ValueError, RecursionError):
         raise fields.wrong("domains", "JSON") from None
     if not isinstance(found, list) or not all(
-        isinstance(domain, dict) and isinstance(domain.get("name"), str) for domain in found
+        isinstance(domain, dict) and _is_name(domain.get("name")) for domain in found
     ):
-        raise fields.wrong("domains", "a JSON list of objects, each with a name")
+        raise fields.wrong("domains", "a JSON list of objects, each with a VM's name")
     return found
 
 
@@ -238,6 +235,12 @@ def iso(milliseconds: int | None) -> str:
         return ""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03}Z"
+
+
+def _is_name(value: object) -> bool:
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        return False
+    return value.isprintable() and value == value.strip() and "/" not in value and value not in (".", "..")
 
 
 def _event_type(fields: Fields) -> str:

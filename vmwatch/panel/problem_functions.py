@@ -33,13 +33,13 @@ def problem_list(call: Call) -> Content:
 
 
 def problem_count(call: Call) -> Content:
-    """`problem.count`: how many are open: raised (listed), of these error and warning, and covered."""
+    """`problem.count`: how many are open: raised (listed), of these errors and warnings, and covered."""
     count = shown_problems.count_by_level(call.panel.store.connection)
     return scalars(
         {
             "raised": count.error + count.warning,
-            "error": count.error,
-            "warning": count.warning,
+            "errors": count.error,  # an element `error` would say that the call failed
+            "warnings": count.warning,
             "covered": count.covered,
         }
     )

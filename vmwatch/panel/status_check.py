@@ -90,6 +90,7 @@ def judge(interval: Interval) -> Idle | None:
 
 
 def _numbers(domain: Mapping[str, object], names: Sequence[str]) -> dict[str, int] | None:
-    found = {name: number for name in names if isinstance(number := domain.get(name), int)}
+    # By the exact type: true is an int in Python, and no number in JSON.
+    found = {name: number for name in names if type(number := domain.get(name)) is int}
     usable = len(found) == len(names) and all(0 <= number <= _MOST for number in found.values())
     return found if usable else None
