@@ -125,7 +125,9 @@ class Access:
 
     async def sign_in(self, user: str, password: str) -> str:
         """A new session. ApiError `auth`: wrong user or password, which of them is not told."""
-        if not await self._is_password(user, password):
+        async with self._checking:
+            right = await self._is_password(user, password)
+        if not right:
             raise ApiError(ErrorType.AUTH, "badpassword", "Wrong user name or password")
         return self._new_session(user)
 
@@ -151,11 +153,12 @@ class Access:
         """The user of `user:password`; what was right is remembered, as a keyed digest, for an hour."""
         user, _, password = authinfo.partition(":")
         digest = self._digest("authinfo", authinfo)
-        if self._checked.get(digest) == user:
-            self._checked.put(digest, user)
-            return user
-        if not await self._is_password(user, password):
-            raise ApiError(ErrorType.AUTH, "badpassword", "Wrong user name or password")
+        if self._checked.get(digest) != user:
+            async with self._checking:
+                # After a start all callers come at once: who waited for the check of another need not have his own.
+                right = self._checked.get(digest) == user or await self._is_password(user, password)
+            if not right:
+                raise ApiError(ErrorType.AUTH, "badpassword", "Wrong user name or password")
         self._checked.put(digest, user)
         return user
 
@@ -192,10 +195,10 @@ class Access:
         return session
 
     async def _is_password(self, user: str, password: str) -> bool:
+        """For who holds `_checking`."""
         stored = self._stored(user)
-        async with self._checking:
-            # An unknown user takes as long as a known one.
-            right = await asyncio.to_thread(check_password, password, stored or _NOBODY)
+        # An unknown user takes as long as a known one.
+        right = await asyncio.to_thread(check_password, password, stored or _NOBODY)
         # The password may have been changed in the meantime.
         return right and stored is not None and stored == self._stored(user)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,6 +96,16 @@ async def test_authinfo_is_hashed_once_while_it_is_used(access: Access, clock: C
     remembered = await seconds(100)
     clock.now += AUTHINFO_SECONDS
     assert await seconds(1) > remembered
+
+
+async def test_who_comes_with_the_same_authinfo_is_hashed_together(access: Access, clock: Clock) -> None:
+    async def seconds(calls: int) -> float:
+        clock.now += AUTHINFO_SECONDS
+        begin = time.perf_counter()
+        await asyncio.gather(*(access.by_authinfo("admin:correct horse") for _ in range(calls)))
+        return time.perf_counter() - begin
+
+    assert await seconds(20) < 5 * await seconds(1)
 
 
 async def test_a_new_password_ends_what_the_old_one_opened(access: Access) -> None:
