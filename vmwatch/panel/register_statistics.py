@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def record_statistics(store: Store, hostnode: int, domains: Sequence[dict[str, Any]], *, time: int) -> None:
-    """Take a collection of a node's counters, one transaction; what is older than the one before changes nothing.
+    """Take a collection of a node's counters, one transaction; one that is not newer than the last changes nothing.
 
     ApiError `missed`: the node is not known. A domain that is no VM of the panel's is kept, and nothing else.
     """
@@ -29,10 +29,12 @@ def record_statistics(store: Store, hostnode: int, domains: Sequence[dict[str, A
         for domain in domains:
             interval = _interval(connection, hostnode, domain, time)
             vm = _vm(connection, domain["name"])
-            if _keep(connection, hostnode, domain, time) and interval is not None and vm is not None:
+            if not _keep(connection, hostnode, domain, time) or vm is None:
+                continue
+            if interval is not None:
                 _write_sample(connection, vm["id"], interval)
-                if checked:
-                    _check(connection, vm, hostnode, interval)
+            if checked and vm["hostnode"] == hostnode:
+                _check(connection, vm, interval)
 
 
 def _interval(
@@ -50,7 +52,7 @@ def _keep(connection: sqlite3.Connection, hostnode: int, domain: dict[str, Any],
     kept = connection.execute(
         "INSERT INTO statistics (hostnode, name, time, domain) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (hostnode, name) DO UPDATE SET time = excluded.time, domain = excluded.domain"
-        " WHERE excluded.time >= time",
+        " WHERE excluded.time > time",
         (hostnode, domain["name"], time, json.dumps(domain)),
     )
     return kept.rowcount > 0
@@ -85,12 +87,9 @@ def _write_sample(connection: sqlite3.Connection, vm: int, interval: Interval) -
     )
 
 
-def _check(connection: sqlite3.Connection, vm: sqlite3.Row, hostnode: int, interval: Interval) -> None:
-    # Something happened to it meanwhile (an event): it did not run through the interval, or not undisturbed.
-    touched = vm["touched"] is not None and vm["touched"] > interval.begin
-    runs = vm["status"] == Status.RUNNING and vm["hostnode"] == hostnode and not touched
-    idle = status_check.judge(interval) if runs else None
-    if idle is None:
+def _check(connection: sqlite3.Connection, vm: sqlite3.Row, interval: Interval | None) -> None:
+    idle = status_check.judge(interval) if interval and _ran_through(vm, interval) else None
+    if interval is None or idle is None:
         connection.execute("DELETE FROM idle WHERE vm = ?", (vm["id"],))
         return
     connection.execute(
@@ -99,3 +98,8 @@ def _check(connection: sqlite3.Connection, vm: sqlite3.Row, hostnode: int, inter
         " write_requests = excluded.write_requests, seconds = excluded.seconds",
         (vm["id"], idle.packets_sent, idle.write_requests, interval.seconds, interval.begin),
     )
+
+
+def _ran_through(vm: sqlite3.Row, interval: Interval) -> bool:
+    """Whether it did, and undisturbed: no event happened to it meanwhile."""
+    return vm["status"] == Status.RUNNING and (vm["touched"] is None or vm["touched"] <= interval.begin)

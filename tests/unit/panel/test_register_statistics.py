@@ -129,6 +129,23 @@ def test_after_two_collections_the_idle_one_is_warned_of_until_it_moves(cluster:
     assert cluster.vm.idle_seconds is None
 
 
+@pytest.mark.parametrize("change", [{"run": "8"}, {"disks": 2}, {"sent": -50}])
+def test_a_new_interval_begins_without_a_warning(cluster: Cluster, change: dict[str, Any]) -> None:
+    """A start or a reset that no event has told of, yet or at all."""
+    cluster.collect(1000)
+    cluster.collect(601_000)
+    assert cluster.vm.warning
+    cluster.collect(1_201_000, **change)
+    assert cluster.vm.warning == ""
+
+
+def test_what_is_told_again_changes_nothing(cluster: Cluster) -> None:
+    for time in (1000, 601_000, 601_000):
+        cluster.collect(time)
+    assert cluster.vm.warning == "network,disk"
+    assert len(cluster.samples) == 1
+
+
 def test_who_moves_is_not_warned_of(cluster: Cluster) -> None:
     cluster.collect(1000)
     cluster.collect(601_000, sent=1, written=1)
@@ -182,6 +199,8 @@ def test_a_migrated_vm_begins_anew_on_its_node(cluster: Cluster) -> None:
     cluster.collect(1_201_000)  # the old node's last word, late
     assert cluster.vm.warning == ""
     cluster.collect(1_801_000, node=2, run="3")
+    assert cluster.vm.warning == "network,disk"
+    cluster.collect(1_900_000, run="8", sent=5)  # whatever the old node says of one with its name
     assert cluster.vm.warning == "network,disk"
 
 
