@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vmwatch.panel.shown_installation import Intent
 
 CALL_SECONDS: Final = 60.0  # libvirt itself gives a QEMU that does not end 15 s and more
-_OUT_MOST: Final = 4  # calls to one libvirt that hang, or are made
+_AS_DEFINED: Final = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE  # with its passwords
 
 
 class NotReached(Exception):
@@ -47,14 +47,16 @@ class Domains:
     def __init__(self, *, ssh_program: Path) -> None:
         """`ssh_program` is run as `ssh` for nodes that are reached so: see `write_ssh_program`."""
         self._ssh_program = ssh_program
-        self._patience: dict[str, Patience] = {}  # one each: a node that hangs holds up nobody else
+        self._patience: dict[tuple[str, str], Patience] = {}
 
     async def carry_out(self, intent: Intent, *, is_repeated: bool) -> None:
         """Do what the intent says. Raises NotReached, NotDone; Doubt only if `is_repeated`: it may be done."""
         if intent.hostnode is None:
             raise NotDone("the VM is on no node that is known")
         uri = intent.uri or node_uri(intent.address, ssh_program=self._ssh_program)
-        patience = self._patience.setdefault(uri, Patience(name="libvirt-domains", limit=_OUT_MOST))
+        # One each: a call that hangs holds up no other VM's. Of a VM there is one at most: an old one that wakes up
+        # would undo what a later one has done.
+        patience = self._patience.setdefault((uri, intent.name), Patience(name="libvirt-domains", limit=1))
         call = partial(_carry_out, uri, intent, is_repeated=is_repeated)
         try:
             await patience.call(call, seconds=CALL_SECONDS)
@@ -105,9 +107,7 @@ def _carry_out(uri: str, intent: Intent, *, is_repeated: bool) -> None:
 
 def _do(connection: libvirt.virConnect, intent: Intent, *, is_repeated: bool) -> None:
     domain = connection.lookupByName(intent.name)
-    xml = domain.XMLDesc(
-        libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-    )  # with its passwords
+    xml = domain.XMLDesc(_AS_DEFINED)
     is_doubtful = is_repeated and mark_of(xml) == intent.id
     domain = connection.defineXML(_wanted(xml, intent))
     if intent.action is Action.RELEASE:

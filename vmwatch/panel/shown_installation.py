@@ -126,6 +126,11 @@ def template(connection: sqlite3.Connection, osmgr: int) -> Template | None:
     return Template(**row) if row else None
 
 
+def has_intents(connection: sqlite3.Connection) -> bool:
+    """Whether anything is to be done."""
+    return connection.execute("SELECT 1 FROM intent LIMIT 1").fetchone() is not None
+
+
 def open_intents(connection: sqlite3.Connection) -> list[Intent]:
     """All that is to be done, the oldest first."""
     return [
