@@ -176,11 +176,15 @@ def _panel(cluster: Cluster) -> Service:
 
 
 @pytest.mark.parametrize("which", [_node, _master, _panel])
-def test_a_reboot_while_one_of_the_services_was_killed(
+def test_one_of_the_services_is_killed_before_the_start_and_before_each_reboot(
     site: Site, which: Callable[[Cluster], Service]
 ) -> None:
     service = which(site.cluster)
     site.install("held")
+    service.kill()
+    if which is not _panel:
+        wait_for(site.is_on, seconds=STEP_SECONDS, what="the start, which nobody tells of")
+    service.start()
     for step in (1, 2):
         site.wait("its turn", install_step=str(step), install_action="")
         site.host.console(NAME).wait_ready()
