@@ -8,7 +8,7 @@ peer that is only slow or frozen is another thing: its kernel answers, and the c
 How large a segment may be. Loopback's, or one of a network with jumbo frames, may be larger than half of a small
 buffer. Linux, when such a buffer has been read, keeps to itself that there is room again (`tcp_cleanup_rbuf`,
 `__tcp_select_window`); the sender waits for as much as a segment takes, and all that passes is what it sends five
-times a second to ask for room: 35 to 105 messages, seen after a receiver was frozen, until nothing waited.
+times a second to ask for room: 30 to 105 messages, seen after a receiver was frozen, until nothing waited.
 """
 
 from __future__ import annotations
