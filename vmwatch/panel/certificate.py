@@ -56,10 +56,9 @@ def ensure(certificate: Path, key: Path, *, host: str) -> None:
     if certificate.exists() and key.exists():
         _check(certificate, key)
         return
-    names = list(
-        dict.fromkeys(filter(_NAME.fullmatch, (socket.getfqdn(), socket.gethostname(), "localhost")))
-    )
-    addresses = _addresses(host)
+    hosts = (socket.gethostname(), socket.getfqdn(), "localhost")
+    names = list(dict.fromkeys(filter(_NAME.fullmatch, hosts)))
+    addresses = _addresses(host.partition("%")[0])
     try:
         _make(certificate, key, _config(names, addresses))
     except FileNotFoundError as error:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import subprocess
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,8 @@ import requests
 from tests.integration.panel.process import COMMAND, LEAST, PASSWORD, PanelProcess
 from tests.integration.stack import Stack
 from tests.lab.waiting import wait_for
+from vmwatch.panel.addresses import of_interfaces
+from vmwatch.panel.certificate import ensure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +89,23 @@ def test_it_names_the_host_and_its_addresses(tmp_path: Path) -> None:
                 assert secure.version() == "TLSv1.3"
         with pytest.raises(requests.exceptions.SSLError):
             panel.raw(func="vm")  # who does not name the file does not trust it
+
+
+@pytest.mark.needs("ip")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "fe80::1%eth0"])
+def test_it_is_for_what_is_listened_on(tmp_path: Path, host: str) -> None:
+    """Which a test must not do: all the host's addresses, or the one."""
+    ensure(tmp_path / "crt", tmp_path / "key", host=host)
+    listed = subprocess.run(
+        ["openssl", "x509", "-in", tmp_path / "crt", "-noout", "-ext", "subjectAltName"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    found = {ip_address(part.strip()) for part in re.findall(r"IP Address:([^,]+)", listed)}
+    own = of_interfaces(
+        subprocess.run(["ip", "-json", "address"], check=True, capture_output=True).stdout.decode()
+    )
+    wanted = own if host in ("0.0.0.0", "::") else (host.partition("%")[0],)
+    assert found == {ip_address(address) for address in (*wanted, "127.0.0.1", "::1")}
 
 
 def test_half_a_pair_is_made_anew_and_a_wrong_one_is_told(tmp_path: Path) -> None:
