@@ -43,7 +43,7 @@ class Counters:
 
 
 def read_counters(uri: str) -> list[Counters]:
-    """The running domains' counters, in one bulk call, and one for the disks of each (0.25 ms). Raises HypervisorLost."""
+    """The running domains' counters, in one bulk call, and one for the disks of each. Raises HypervisorLost."""
     with _connection(uri) as connection:
         return [
             Counters(
