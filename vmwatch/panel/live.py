@@ -4,12 +4,16 @@
 A stream is woken by every commit, looks at what its page shows, and sends what differs from what it sent before.
 So nothing is queued for it: many commits in a row, or a slow connection, cost one look and one message. The
 first message is the whole page, which closes the gap since it was loaded.
+
+Looks take time from the panel's callers. However many pages are open, and however dear their looks are, all of
+them together take no more than a share of it: the dearer, the longer a stream pauses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +23,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 STREAMS_MOST = 200
-PAUSE = 0.1  # seconds between two messages of one stream: as fast as a change can be seen
+PAUSE = 0.1  # seconds between two messages of one stream, at least: as fast as a change can be seen
+SHARE = 0.25  # of the panel's time, for all streams together
 HEARTBEAT = 15.0  # seconds; a comment, so that a dead connection is found, and the session is kept
 
 _HEADERS = [
@@ -57,6 +62,10 @@ class Hub:
     def is_full(self) -> bool:
         """Whether no more streams are taken."""
         return self.closing or len(self._streams) >= STREAMS_MOST
+
+    def pause(self, spent: float) -> float:
+        """For how many seconds a stream rests whose last look took `spent`."""
+        return max(PAUSE, spent * len(self._streams) / SHARE)
 
     def stream(self, view: View, is_allowed: Callable[[], bool]) -> Stream:
         """The answer that streams `view` for as long as `is_allowed` says so."""
@@ -99,10 +108,12 @@ class Stream:
             gone.cancel()
 
     async def _send_changes(self, send: Send) -> None:
+        begin = time.perf_counter()
         changes = self._view.changes()
+        spent = time.perf_counter() - begin
         text = f"data: {json.dumps(changes, ensure_ascii=False)}\n\n" if changes else ": still here\n\n"
         await send({"type": "http.response.body", "body": text.encode("utf-8", "replace"), "more_body": True})
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(self._hub.pause(spent))
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vmwatch.panel import forms, shown_nodes, shown_problems
-from vmwatch.panel.convention import Paging
 from vmwatch.panel.lists import Links, Pager, chosen, node_number, page_number
 from vmwatch.panel.shown_problems import LEVELS, ProblemFilter
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from vmwatch.panel.views import Content
 
 PAGE: Final = 100  # rows of a list
-_NODES = 1000  # to choose from
 _STATES: Final = {"raised": "raised", "solved": "solved", "all": ""}
 
 
@@ -67,7 +65,7 @@ class ProblemPages:
             "state": state,
             "pager": pager,
             "counted": shown_problems.count_by_level(self._connection),
-            "nodes": shown_nodes.nodes(self._connection, Paging(number=1, size=_NODES)),
+            "nodes": shown_nodes.node_names(self._connection),
             "link": Links(path="/problems", query=kept),
             "empty": "No open problem.",
             "empty_filtered": "No problem matches.",

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 PAGE: Final = 100  # rows of a list
 PROBLEMS: Final = 20  # of the list of problems atop the VMs
 SPANS: Final = {"hour": 3600, "day": 86_400, "week": 7 * 86_400}  # seconds
-_NODES = 1000  # to choose from
 _DRAWN = 1000  # events in one picture
 _FITTED = 30  # events that the picture shows unless a time is asked for
 _PLOTTED = SPANS["day"]  # unless a time is asked for
@@ -81,7 +80,7 @@ class VmPages:
             "counts": counts,
             "pager": pager,
             "problems": problems,
-            "nodes": shown_nodes.nodes(self._connection, Paging(number=1, size=_NODES)),
+            "nodes": shown_nodes.node_names(self._connection),
             "link": Links(path="/", query=_query(wanted, order)),
             "empty": "No VM yet. A VM appears here when it is created, or with its first event.",
             "empty_filtered": "No VM matches.",

@@ -105,6 +105,7 @@ INSERT INTO service (hostnode, asked) VALUES (0, 0);
 
 _LAST: Final = """
 CREATE INDEX vm_last ON vm (last); -- a history row that goes is looked for here
+CREATE INDEX vm_of_node ON vm (hostnode); -- how many there are of each node, on every look of an open page
 """
 
 _VIEWS: Final = """

@@ -40,6 +40,11 @@ def nodes(connection: sqlite3.Connection, paging: Paging) -> list[Node]:
     return [Node(**row) for row in rows]
 
 
+def node_names(connection: sqlite3.Connection) -> dict[int, str]:
+    """All nodes' names by id, to choose from."""
+    return dict(connection.execute("SELECT id, name FROM hostnode WHERE removed IS NULL ORDER BY id"))
+
+
 def count_nodes(connection: sqlite3.Connection) -> int:
     """How many nodes there are."""
     return int(connection.execute("SELECT count(*) FROM hostnode WHERE removed IS NULL").fetchone()[0])

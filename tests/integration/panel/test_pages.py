@@ -6,42 +6,21 @@ from __future__ import annotations
 import json
 import re
 import time
-from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-import requests
 
-from tests.integration.panel.process import PASSWORD, USER, PanelProcess
+from tests.integration.panel.visitor import Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import requests
+
+    from tests.integration.panel.process import PanelProcess
+
 STRANGE = "<b>&\"'x #?% ü"
-
-
-class Visitor:
-    """A browser without script: cookies, forms, no more."""
-
-    def __init__(self, panel: PanelProcess) -> None:
-        self.site = panel.site
-        self.http = requests.Session()
-        self.http.trust_env = False
-
-    def get(self, path: str, *, follow: bool = True, stream: bool = False) -> requests.Response:
-        return self.http.get(self.site + path, timeout=5, allow_redirects=follow, stream=stream)
-
-    def sign_in(self, password: str = PASSWORD, path: str = "/sign-in", **more: str) -> requests.Response:
-        hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', self.get(path).text))
-        hidden = {name: unescape(value) for name, value in hidden.items()}
-        form = {**hidden, "username": USER, "password": password, **more}
-        return self.http.post(f"{self.site}/sign-in", data=form, timeout=5, allow_redirects=False)
-
-    def token(self) -> str:
-        match = re.search(r'name="token" value="(\w+)"', self.get("/").text)
-        assert match
-        return match[1]
 
 
 @pytest.fixture
