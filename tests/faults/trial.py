@@ -188,7 +188,9 @@ class Trial:
         self.result.settled.setdefault(faults[-1].kind, []).append(settled)
         if seconds <= WANTED_SECONDS:
             return
-        text = f"{self._round(faults)} the truth took {seconds:.1f} s, after {waited} events that waited"
+        load = os.getloadavg()[0]
+        took = f"the truth took {seconds:.1f} s, after {waited} events that waited (load {load:.1f})"
+        text = f"{self._round(faults)} {took}"
         self._say(text)
         if settled.wants_cause:
             self._keep_evidence(self.result.slow, "slow", text)
