@@ -8,9 +8,9 @@ be repeated, after a kill at any point: see `_carry_out`.
 from __future__ import annotations
 
 import shlex
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 import libvirt
@@ -20,10 +20,13 @@ from vmwatch.panel.installation import Action
 from vmwatch.patience import Patience
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vmwatch.panel.remote import Ssh
-    from vmwatch.panel.shown_installation import Intent
+    from vmwatch.panel.shown_installation import Intent, Unheard
+
+T = TypeVar("T")
 
 CALL_SECONDS: Final = 60.0  # libvirt itself gives a QEMU that does not end 15 s and more
 _AS_DEFINED: Final = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE  # with its passwords
@@ -53,13 +56,23 @@ class Domains:
         """Do what the intent says. Raises NotReached, NotDone; Doubt only if `is_repeated`: it may be done."""
         if intent.hostnode is None:
             raise NotDone("the VM is on no node that is known")
-        uri = intent.uri or node_uri(intent.address, ssh_program=self._ssh_program)
+        uri = self._uri(intent)
+        await self._call(uri, intent.name, partial(_carry_out, uri, intent, is_repeated=is_repeated))
+
+    async def is_off(self, vm: Unheard) -> bool:
+        """Whether a VM is off. Raises NotReached, NotDone."""
+        uri = self._uri(vm)
+        return await self._call(uri, vm.name, partial(_is_off, uri, vm.name))
+
+    def _uri(self, place: Intent | Unheard) -> str:
+        return place.uri or node_uri(place.address, ssh_program=self._ssh_program)
+
+    async def _call(self, uri: str, name: str, call: Callable[[], T]) -> T:
         # One each: a call that hangs holds up no other VM's. Of a VM there is one at most: an old one that wakes up
         # would undo what a later one has done.
-        patience = self._patience.setdefault((uri, intent.name), Patience(name="libvirt-domains", limit=1))
-        call = partial(_carry_out, uri, intent, is_repeated=is_repeated)
+        patience = self._patience.setdefault((uri, name), Patience(name="libvirt-domains", limit=1))
         try:
-            await patience.call(call, seconds=CALL_SECONDS)
+            return await patience.call(call, seconds=CALL_SECONDS)
         except TimeoutError as error:
             raise NotReached(f"libvirt at {uri} does not answer within {CALL_SECONDS:g} s") from error
 
@@ -95,9 +108,21 @@ def _carry_out(uri: str, intent: Intent, *, is_repeated: bool) -> None:
     is started already. One that is off with it was not started yet, or was, and has stopped since, which its events
     are about to tell: Doubt. A domain that runs with another mark is of an earlier step.
     """
+    with _connection(uri) as connection:
+        _do(connection, intent, is_repeated=is_repeated)
+
+
+def _is_off(uri: str, name: str) -> bool:
+    with _connection(uri) as connection:
+        return not connection.lookupByName(name).isActive()
+
+
+@contextmanager
+def _connection(uri: str) -> Iterator[libvirt.virConnect]:
+    """A connection for one call; what goes wrong is NotReached or NotDone."""
     with closing(_open(uri)) as connection:
         try:
-            _do(connection, intent, is_repeated=is_repeated)
+            yield connection
         except DefinitionError as error:
             raise NotDone(str(error)) from error
         except libvirt.libvirtError as error:

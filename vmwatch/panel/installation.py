@@ -111,6 +111,11 @@ def expire(old: Installation) -> Outcome:
     return Outcome(old if old.waits else old._replace(waits=TIMEOUT))
 
 
+def miss(old: Installation) -> Outcome:
+    """After the VM, which the panel had started a while ago, was found off, and nobody has told of it."""
+    return Outcome(old if old.heard or old.waits else old._replace(waits=UNHEARD))
+
+
 def decide(old: Installation, choice: Choice) -> Outcome:
     """After a person's choice. A cancelled one ends: what is left of it is the action."""
     if choice is Choice.CANCEL:

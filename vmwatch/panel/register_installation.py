@@ -59,8 +59,7 @@ def follow(
     old = _read(connection, vm)
     if old is None or placement.node != event.hostnode:  # of another copy than the one that is the VM
         return
-    intent = connection.execute("SELECT action FROM intent WHERE vm = ?", (vm,)).fetchone()
-    intended = Action(intent["action"]) if intent else None
+    intended = _intended(connection, vm)
     new = installation.follow(old, event.type, event.subtype, event.cause, intended=intended)
     _write(connection, vm, old, new, now=now)
 
@@ -103,6 +102,14 @@ def expire(store: Store, *, now: int) -> None:
                 connection.execute("DELETE FROM intent WHERE vm = ? AND action <> ?", (vm, Action.FINISH))
 
 
+def miss(store: Store, vm: int, *, now: int) -> None:
+    """The VM was found off a while after it was started: it waits, unless something was heard of it meanwhile."""
+    with store.transaction() as connection:
+        old = _read(connection, vm)
+        if old is not None and _intended(connection, vm) is None:
+            _write(connection, vm, old, installation.miss(old), now=now)
+
+
 def close(store: Store, intent: int, *, now: int) -> None:
     """The intent is carried out. One that another has taken the place of is not there any more: nothing to do."""
     with store.transaction() as connection:
@@ -112,8 +119,9 @@ def close(store: Store, intent: int, *, now: int) -> None:
         connection.execute("DELETE FROM intent WHERE id = ?", (intent,))
         if row["action"] == Action.FINISH:
             _forget(connection, row["vm"], now=now)
-        else:
-            problems.end(connection, STUCK, name=_name(connection, row["vm"]), now=now)
+            return
+        connection.execute("UPDATE installation SET started = ? WHERE vm = ?", (now, row["vm"]))
+        problems.end(connection, STUCK, name=_name(connection, row["vm"]), now=now)
 
 
 def fail(store: Store, intent: int, error: str, *, tell: bool, now: int) -> None:
@@ -137,14 +145,19 @@ def _read(connection: sqlite3.Connection, vm: int) -> Installation | None:
     return Installation(**{**row, "heard": bool(row["heard"])}) if row else None
 
 
+def _intended(connection: sqlite3.Connection, vm: int) -> Action | None:
+    row = connection.execute("SELECT action FROM intent WHERE vm = ?", (vm,)).fetchone()
+    return Action(row["action"]) if row else None
+
+
 def _write(connection: sqlite3.Connection, vm: int, old: Installation, outcome: Outcome, *, now: int) -> None:
     new, action = outcome
     if new == old and action is None:
         return
     connection.execute(
         "UPDATE installation SET remaining = ?, heard = ?, waits = ?, guessed = ?,"
-        " since = iif(remaining = ?, since, ?) WHERE vm = ?",
-        (new.remaining, new.heard, new.waits, new.guessed, new.remaining, now, vm),
+        " since = iif(remaining = ?, since, ?), started = iif(?, NULL, started) WHERE vm = ?",
+        (new.remaining, new.heard, new.waits, new.guessed, new.remaining, now, action is not None, vm),
     )
     if action is not None:
         _intend(connection, vm, action, now=now)

@@ -31,6 +31,7 @@ CREATE TABLE installation ( -- its row is the installation mark
     steps INTEGER NOT NULL, -- reboots in all
     remaining INTEGER NOT NULL, -- reboots to come: the counter
     heard INTEGER NOT NULL DEFAULT 0, -- that the VM runs, since the panel was last to start it
+    started INTEGER, -- when the panel had started it for this step; NULL: that is to be done
     began INTEGER NOT NULL,
     since INTEGER NOT NULL, -- of this step
     deadline INTEGER NOT NULL,

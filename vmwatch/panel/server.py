@@ -35,6 +35,7 @@ from vmwatch.panel.call import Panel
 from vmwatch.panel.domains import Domains, write_ssh_program
 from vmwatch.panel.intents import Intents
 from vmwatch.panel.live import Hub
+from vmwatch.panel.lookout import Lookout
 from vmwatch.panel.pages import Pages
 from vmwatch.panel.remote import Ssh
 from vmwatch.panel.services import Services
@@ -160,7 +161,9 @@ def _verify(settings: Settings) -> str | None:
 
 async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int:
     hub = Hub()
-    intents = Intents(panel.store, _make_domains(settings), clock=panel.clock)
+    domains = _make_domains(settings)
+    intents = Intents(panel.store, domains, clock=panel.clock)
+    lookout = Lookout(panel.store, domains, clock=panel.clock)
 
     def changed() -> None:
         hub.notify()
@@ -192,7 +195,7 @@ async def _run(panel: Panel, settings: Settings, listener: socket.socket) -> int
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     print(f"vmwatch-panel: listening on {_address(listener, secure=secure)}{API_PATH}", flush=True)  # noqa: T201 (read by people and scripts)
-    async with Background(_rooms(panel, intents), on_failure=stop) as background:
+    async with Background(_rooms(panel, intents, lookout), on_failure=stop) as background:
         await server.serve(sockets=[listener])
     log.info("stopped")
     return 1 if background.failed else 0
@@ -205,10 +208,11 @@ def _make_domains(settings: Settings) -> Domains:
     return Domains(ssh_program=program)
 
 
-def _rooms(panel: Panel, intents: Intents) -> Mapping[str, Room]:
+def _rooms(panel: Panel, intents: Intents, lookout: Lookout) -> Mapping[str, Room]:
     """What runs beside the answers."""
     return {
         "intents": intents.run,
+        "lookout": lookout.run,
         "pruning": partial(pruning.run, panel.store, panel.clock),
         "services": panel.services.run,
     }

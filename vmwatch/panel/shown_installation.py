@@ -82,6 +82,16 @@ class Intent:
     cmdline: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unheard:
+    """A VM that the panel has started, of which nothing has been heard since, and where it is."""
+
+    vm: int
+    name: str
+    address: str
+    uri: str
+
+
 _INSTALLATION = (
     "SELECT installation.vm, osmgr, osmgr.name AS template, steps, remaining, began, since, deadline, waits, guessed,"
     " action, error FROM installation JOIN osmgr ON osmgr.id = osmgr LEFT JOIN intent ON intent.vm = installation.vm "
@@ -95,6 +105,13 @@ _INTENT = (
     " LEFT JOIN unreachable ON unreachable.hostnode = vm.hostnode"
     " LEFT JOIN installation ON installation.vm = intent.vm LEFT JOIN osmgr ON osmgr.id = osmgr"
     " ORDER BY intent.id"
+)
+
+
+_UNHEARD = (
+    "SELECT vm.id AS vm, vm.name, address, uri FROM installation JOIN vm ON vm.id = installation.vm"
+    " JOIN hostnode ON hostnode.id = vm.hostnode"
+    " WHERE NOT heard AND waits IS NULL AND started < ? AND vm.id NOT IN (SELECT vm FROM intent)"
 )
 
 
@@ -137,6 +154,11 @@ def open_intents(connection: sqlite3.Connection) -> list[Intent]:
         Intent(**{**row, "action": Action(row["action"]), "unreachable": bool(row["unreachable"])})
         for row in connection.execute(_INTENT)
     ]
+
+
+def unheard(connection: sqlite3.Connection, *, before: int) -> list[Unheard]:
+    """The VMs that were started before this moment, and not heard of since."""
+    return [Unheard(**row) for row in connection.execute(_UNHEARD, (before,))]
 
 
 def next_deadline(connection: sqlite3.Connection) -> int | None:

@@ -19,6 +19,7 @@ from vmwatch.panel.domains import Domains, Doubt, NotDone, NotReached
 from vmwatch.panel.fields import VmEvent
 from vmwatch.panel.installation import Action
 from vmwatch.panel.intents import Intents
+from vmwatch.panel.lookout import Lookout
 from vmwatch.panel.shown_installation import Intent, Template
 from vmwatch.panel.store import Store
 
@@ -160,38 +161,82 @@ async def test_a_node_that_hangs_holds_up_no_other(web: Web, driver_host: Host) 
     assert web.domain.isActive()
 
 
-async def test_the_events_of_a_start_that_is_in_doubt_say_how_it_goes_on(web: Web, tmp_path: Path) -> None:
-    """The panel was killed after it had started the VM; while it was away, the guest rebooted for the last time."""
-    store = Store(tmp_path / "panel.db")
+@dataclass
+class Desk:
+    """A store in which `web` is being installed, with one reboot to come."""
 
-    def tell(kind: str, subtype: str, cause: str | None = None) -> None:
+    store: Store
+    now: int = 1000
+
+    def clock(self) -> int:
+        return self.now
+
+    def tell(self, kind: str, subtype: str, cause: str | None = None) -> None:
         event = VmEvent(
             hostnode=1, name="web", type=kind, subtype=subtype, uuid=None, status=None, cause=cause,
             source="event", earliest=None, time=None, event_id=None,
         )  # fmt: skip
-        register.record_event(store, event, clock=lambda: 1000, create=True)
+        register.record_event(self.store, event, clock=self.clock, create=True)
 
-    tell("defined", "added")
-    store.connection.execute("UPDATE hostnode SET uri = ?", (web.uri,))
-    template = Template(
-        id=0, name="linux", rebootcount=1, timelimit=600, medium="", kernel="/k", initrd="", cmdline=""
-    )
-    osmgr = register_osmgr.write(store, template)
-    register_installation.begin(store, 1, osmgr=osmgr, replace=False, now=1000)
-    (intent,) = shown_installation.open_intents(store.connection)
+    def begin(self, uri: str) -> Intent:
+        self.tell("defined", "added")
+        self.store.connection.execute("UPDATE hostnode SET uri = ?", (uri,))
+        template = Template(
+            id=0, name="linux", rebootcount=1, timelimit=600, medium="", kernel="/k", initrd="", cmdline=""
+        )
+        osmgr = register_osmgr.write(self.store, template)
+        register_installation.begin(self.store, 1, osmgr=osmgr, replace=False, now=self.now)
+        (intent,) = shown_installation.open_intents(self.store.connection)
+        return intent
+
+    @property
+    def waits(self) -> str | None:
+        return shown_installation.all_by_vm(self.store.connection)[1].waits
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    store = Store(tmp_path / "panel.db")
+    yield Desk(store)
+    store.close()
+
+
+async def test_the_events_of_a_start_that_is_in_doubt_say_how_it_goes_on(web: Web, desk: Desk) -> None:
+    """The panel was killed after it had started the VM; while it was away, the guest rebooted for the last time."""
+    intent = desk.begin(web.uri)
     web.define(Action.INSTALL, intent.id)
-
-    room = Intents(store, Domains(ssh_program=Path("/nowhere")), clock=lambda: 1000)
-    store.on_change = room.wake
+    room = Intents(desk.store, Domains(ssh_program=Path("/nowhere")), clock=desk.clock)
+    desk.store.on_change = room.wake
     running = asyncio.create_task(room.run())
     await asyncio.to_thread(
         wait_for, lambda: room._tries and not room._tries[intent.id].is_repeated, seconds=10, what="the doubt"
     )
-    tell("started", "booted")
-    tell("stopped", "shutdown", "guest-reset")
+    desk.tell("started", "booted")
+    desk.tell("stopped", "shutdown", "guest-reset")
     await asyncio.to_thread(wait_for, web.domain.isActive, seconds=10, what="the start")
     assert "<on_reboot>restart" in web.xml()
     assert web.domain.ID() == 2  # the test driver has one of its own: this is the first start
     running.cancel()
     await asyncio.wait([running])
-    store.close()
+
+
+async def test_a_vm_that_was_started_and_never_heard_of_is_looked_at(web: Web, desk: Desk) -> None:
+    intent = desk.begin(web.uri)
+    web.define(Action.INSTALL, intent.id)
+    lookout = Lookout(desk.store, Domains(ssh_program=Path("/nowhere")), clock=desk.clock)
+    desk.now += 1_000_000
+    await lookout.look()  # it is not started yet
+    assert desk.waits is None
+    register_installation.close(desk.store, intent.id, now=desk.now)
+    await lookout.look()  # its events may be on their way
+    desk.now += 61_000
+    web.domain.create()
+    await lookout.look()  # it runs: whoever has to tell of it is away, and so told of
+    assert desk.waits is None
+    web.domain.destroy()
+    await lookout.look()
+    assert desk.waits == "unheard"
+    desk.tell("started", "booted")  # they were only late
+    desk.tell("stopped", "shutdown", "guest-reset")
+    (intent,) = shown_installation.open_intents(desk.store.connection)
+    assert intent.action is Action.FINISH

@@ -21,6 +21,7 @@ from vmwatch.panel.installation import (
     describe,
     expire,
     follow,
+    miss,
 )
 
 RUNS = Installation(steps=3, remaining=2, heard=True)
@@ -158,6 +159,12 @@ def test_a_time_limit_waits_whether_the_vm_runs_or_not() -> None:
     assert decide(expired, Choice.RETRY) == (RUNS, Action.START)
     waiting = RUNS._replace(waits="destroyed", heard=False)
     assert expire(waiting).installation == waiting  # its reason stands
+
+
+def test_one_that_is_found_off_and_was_not_heard_waits() -> None:
+    assert miss(STARTS).installation.waits == UNHEARD
+    for installation in (RUNS, STARTS._replace(waits="timeout")):
+        assert miss(installation) == (installation, None)
 
 
 def test_every_stop_that_libvirt_has_can_be_described() -> None:
