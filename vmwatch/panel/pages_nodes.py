@@ -114,6 +114,7 @@ class NodePages:
                 "pager": pager,
                 "link": Links(path="/nodes", query={}),
                 "empty": "No node yet.",
+                "managed": self._site.panel.services.managed,
             },
             parts={"master": (master, leaving), "pager": pager},
             row="node",
@@ -121,15 +122,11 @@ class NodePages:
         )
 
     async def configure(self, visit: Visit) -> Response:
-        """Configure one node, or everything."""
-        node = visit.path.get("id")
-        return await forms.act(
-            self._site,
-            visit,
-            "vmwatch.configure",
-            {"elid": str(node)} if node else {},
-            "/nodes?done=configured",
-        )
+        """Configure one node, or everything; `secret=new`: with another secret."""
+        values = {"secret": visit.form.get("secret", "")}
+        if "id" in visit.path:
+            values["elid"] = str(visit.path["id"])
+        return await forms.act(self._site, visit, "vmwatch.configure", values, "/nodes?done=configured")
 
     async def add(self, visit: Visit) -> Response:
         """What the form to add a node sends."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vmwatch.panel import forms, policy, shown_services
+from vmwatch.panel import forms, kept, policy, shown_services
 from vmwatch.panel.forms import Field, Form
 from vmwatch.panel.policy_functions import HISTORY_DAYS
+from vmwatch.panel.sharing import ENDPOINT
 from vmwatch.panel.shown_services import MASTER
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ class SettingsPages:
         """The settings."""
         found = policy.read(self._connection)
         master = shown_services.service(self._connection, MASTER)
-        return self._site.content(
-            context={"policy": found, "master": master}, parts={"settings": (found, master)}
-        )
+        endpoint = kept.read(self._connection, ENDPOINT)
+        managed = self._site.panel.services.managed
+        context = {"policy": found, "master": master, "endpoint": endpoint, "managed": managed}
+        return self._site.content(context=context, parts={"settings": (found, master, endpoint)})
 
     def history_page(self, visit: Visit) -> Response:
         """`/settings/history`: the form to change how long history is kept."""
