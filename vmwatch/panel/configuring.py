@@ -154,7 +154,8 @@ class Configuring:
                 register_services.failed(connection, number, f"the master knows it still: {error}")
             return Outcome(hostnode=number, state=State.UNKNOWN, change=Change.FAILED, error=str(error))
         with self._store.transaction() as connection:
-            register_services.forget(connection, number)
+            if not register_services.forget(connection, number):
+                return Outcome(hostnode=number, state=State.UNKNOWN, change=Change.NONE)  # asked for anew
             register_services.ask(connection, MASTER)  # it may have been the last one
             for problem in supervision.PROBLEMS:
                 problems.end(connection, problem, hostnode=number, now=self._clock())

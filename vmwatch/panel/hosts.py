@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from vmwatch import config
-from vmwatch.panel import remote
+from vmwatch.panel import remote, service_report
 from vmwatch.panel.remote import HostError
 from vmwatch.panel.shown_services import MASTER, State
 
@@ -110,8 +110,10 @@ class Host:
     async def look(self) -> Look:
         """Whether it runs, and what it says of itself."""
         output = await self._run(_LOOK, self.service, self._kind)
-        code, version, status = output.decode(errors="replace").split("\n", 2)
-        report = _report(version, status)
+        code, version, status = (output.decode(errors="replace") + "\n\n").split("\n", 2)
+        if not code.isdecimal():  # a shell that greets, on standard output
+            raise HostError("its answer cannot be read: does its shell print something of its own?")
+        report = service_report.read(version, status)
         is_disabled = bool(report and report["service"]["disabled"])
         state = State.RUNNING if code == "0" else State.DISABLED if is_disabled else State.STOPPED
         return Look(state=state, report=json.dumps(report) if report else None)
@@ -137,12 +139,3 @@ class Host:
         if done.code:
             raise HostError(done.error or f"exit code {done.code}")
         return done.output
-
-
-def _report(version: str, status: str) -> dict[str, Any] | None:
-    """What a host says of its service. None: nothing that can be read; it may lack the command."""
-    try:
-        (service,) = json.loads(status)
-        return {"version": version.rpartition(" ")[2], "service": {"disabled": False, **service}}
-    except (ValueError, TypeError):
-        return None

@@ -69,6 +69,11 @@ def found(
     return State(row["state"]) if row else None
 
 
-def forget(connection: sqlite3.Connection, hostnode: int) -> None:
-    """Its node was removed, and the master has forgotten it."""
-    connection.execute("DELETE FROM service WHERE hostnode = ?", (hostnode,))
+def forget(connection: sqlite3.Connection, hostnode: int) -> bool:
+    """The master has forgotten a removed node. False: it was added again meanwhile, and its service stays."""
+    gone = connection.execute(
+        "DELETE FROM service WHERE hostnode = ?1"
+        " AND EXISTS (SELECT 1 FROM hostnode WHERE id = ?1 AND removed IS NOT NULL)",
+        (hostnode,),
+    )
+    return gone.rowcount > 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from vmwatch import __version__
@@ -108,9 +110,15 @@ class Services:
         self._ask_for_version()
         while True:
             self._asked.clear()
-            outcomes = await self._configure()
-            if any(outcome.change is Change.FORGOTTEN for outcome in outcomes):
-                continue  # it may have been the last node
+            try:
+                outcomes = await self._configure()
+            except* sqlite3.Error:
+                log.exception("what was configured cannot be noted, it is tried again")
+                await asyncio.sleep(RETRY_SECONDS)
+                self.wake()
+            else:
+                if any(outcome.change is Change.FORGOTTEN for outcome in outcomes):
+                    self.wake()  # it may have been the last node
             await self._wait()
 
     def _ask_for_version(self) -> None:
@@ -121,12 +129,14 @@ class Services:
                 register_services.ask_all(connection)
 
     async def _configure(self) -> list[Outcome]:
+        """One configuration, for all who wait for the next one by now."""
         waiters, self._waiters = self._waiters, []
         try:
             outcomes = await self._configuring.run()
-        except BaseException:
+        except Exception as error:
             for waiter in waiters:
-                waiter.cancel()
+                if not waiter.done():  # whoever asked may have gone
+                    waiter.set_exception(error)
             raise
         for waiter in waiters:
             if not waiter.done():
@@ -134,12 +144,11 @@ class Services:
         return outcomes
 
     async def _wait(self) -> None:
+        """Until something is asked for, or it is time to try again."""
         is_removing = any(service.removed for service in shown.services(self._store.connection))
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS if is_removing else None):
                 await self._asked.wait()
-        except TimeoutError:
-            return
 
     async def _check(self, number: int, place: Place) -> Outcome:
         try:

@@ -32,11 +32,11 @@ class Report:
 
     version: str
     service: Mapping[str, Any]
-    """As `vmwatch status --json` has it; empty where that said nothing."""
+    """As `service_report` has it; empty where nothing was said."""
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What its files hold: an outbox or a ledger, as vmwatch.status has them; empty where it never ran."""
+        """What its files hold, an outbox or a ledger; empty where it never ran."""
         return self.service.get("state") or {}
 
     @property
