@@ -65,7 +65,7 @@ def _prune_history(store: Store, horizon: int) -> Iterator[None]:
     last = 0
     while ids := _next_old(store.connection, last, horizon):
         last = ids[-1]
-        with store.transaction() as connection:
+        with store.transaction(silent=True) as connection:
             connection.executemany(
                 "DELETE FROM history WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM vm WHERE last = ?1)",
                 [(entry,) for entry in ids],
@@ -83,6 +83,6 @@ def _next_old(connection: sqlite3.Connection, after: int, horizon: int) -> list[
 def _prune(store: Store, statement: str, horizon: int) -> Iterator[None]:
     pruned = ROWS
     while pruned == ROWS:
-        with store.transaction() as connection:
+        with store.transaction(silent=True) as connection:
             pruned = connection.execute(statement, (horizon, ROWS)).rowcount
         yield

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """The open database. `changes` counts this process's commits; `on_change` is called after each."""
+    """The open database. `changes` counts the commits that are not silent; `on_change` is called after each."""
 
     def __init__(self, path: Path) -> None:
         """Open, or make, the database. StorageError: not to be opened, in use, or of a newer version."""
@@ -63,8 +63,11 @@ class Store:
             self.connection.execute(f"PRAGMA user_version = {schema.VERSION}")
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is done inside is on the disk when this ends without an exception, else nothing is."""
+    def transaction(self, *, silent: bool = False) -> Iterator[sqlite3.Connection]:
+        """All that is done inside is on the disk when this ends without an exception, else nothing is.
+
+        `silent`: no open page need look at once at what has changed.
+        """
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield self.connection
@@ -73,8 +76,9 @@ class Store:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
-        self.changes += 1
-        self.on_change()
+        if not silent:
+            self.changes += 1
+            self.on_change()
 
     def close(self) -> None:
         """Close the file, all of its content in one piece."""

@@ -77,6 +77,13 @@ def test_much_goes_in_small_steps(store: Store) -> None:
     assert ages(store, "history", "registered") == [1]
 
 
+def test_open_pages_do_not_look_at_each_step(store: Store) -> None:
+    remember(store, 1, [100] * (3 * ROWS) + [1])
+    before = store.changes
+    run(store)
+    assert store.changes == before
+
+
 def test_last_events_of_many_vms_do_not_hide_what_is_old_behind_them(store: Store) -> None:
     with store.transaction() as sql:
         for vm in range(10, 10 + 2 * ROWS):
