@@ -7,6 +7,7 @@ import json
 import math
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from vmwatch.panel import (
     policy,
@@ -37,6 +38,28 @@ INSTALLED = "customer-4491"
 """Its installation waits, at step 2 of 2, for somebody has destroyed it."""
 STRANGE = "<b>\"&' \N{ROCKET} \N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED}"
 """Markup, quotes, four bytes of UTF-8, and letters that run from right to left."""
+PAGES = {
+    "vms": "/",
+    "vms-filtered": "/?warning=any&sort=-since",
+    "vms-none": "/?q=nonesuch",
+    "vm": f"/vm/{PLAIN}?span=day",
+    "vm-installing": f"/vm/{INSTALLED}",
+    "vm-strange": f"/vm/{quote(STRANGE)}",
+    "reinstall": f"/vm/{INSTALLED}/reinstall",
+    "nodes": "/nodes",
+    "node-add": "/nodes/add",
+    "node-edit": "/nodes/1",
+    "node-remove": "/nodes/1/remove",
+    "problems": "/problems?state=all&covered=on",
+    "templates": "/templates",
+    "template-add": "/templates/add",
+    "template-edit": "/templates/1",
+    "template-remove": "/templates/1/remove",
+    "policy": "/policy",
+    "settings": "/settings?done=saved",
+    "history-days": "/settings/history",
+    "password": "/settings/password",
+}
 _STATUSES = (("started", "booted"), ("suspended", "ioerror"), ("stopped", "shutdown"), ("stopped", "crashed"))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import importlib.resources
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.integration.panel.browsing import CHROMIUM, DESKTOP, PHONE, keep_picture, open_live, visit, watched
-from tests.integration.panel.filled import INSTALLED, PLAIN, STRANGE
+from tests.integration.panel.filled import PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,28 +23,6 @@ pytestmark = pytest.mark.needs(CHROMIUM)
 
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-PAGES = {
-    "vms": "/",
-    "vms-filtered": "/?warning=any&sort=-since",
-    "vms-none": "/?q=nonesuch",
-    "vm": f"/vm/{PLAIN}?span=day",
-    "vm-installing": f"/vm/{INSTALLED}",
-    "vm-strange": f"/vm/{quote(STRANGE)}",
-    "reinstall": f"/vm/{INSTALLED}/reinstall",
-    "nodes": "/nodes",
-    "node-add": "/nodes/add",
-    "node-edit": "/nodes/1",
-    "node-remove": "/nodes/1/remove",
-    "problems": "/problems?state=all&covered=on",
-    "templates": "/templates",
-    "template-add": "/templates/add",
-    "template-edit": "/templates/1",
-    "template-remove": "/templates/1/remove",
-    "policy": "/policy",
-    "settings": "/settings?done=saved",
-    "history-days": "/settings/history",
-    "password": "/settings/password",
-}
 
 
 @pytest.fixture(params=["light", "dark"], scope="module")

@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
+from tests.integration.panel.filled import PAGES
 from tests.integration.panel.visitor import Visitor
 
 if TYPE_CHECKING:
@@ -19,6 +22,38 @@ if TYPE_CHECKING:
     import requests
 
     from tests.integration.panel.process import PanelProcess
+
+VOID = {"meta", "link", "input", "path", "line", "rect", "br"}
+
+
+class Outline(HTMLParser):
+    """What is open, which ids there are, and which are referred to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: Counter[str] = Counter()
+        self.wanted: set[str] = set()
+        self.titles = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.ids.update([values["id"]] if "id" in values else [])
+        for name in ("for", "form", "aria-labelledby", "aria-describedby"):
+            self.wanted.update(values.get(name, "").split())
+        self.titles += tag == "h1"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
 
 STRANGE = "<b>&\"'x #?% ü"
 
@@ -84,14 +119,27 @@ def test_every_answer_forbids_what_we_do_not_use(visitor: Visitor) -> None:
         assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_nothing_is_loaded_from_elsewhere_and_nothing_is_inline(
-    shared: PanelProcess, visitor: Visitor
-) -> None:
-    shared.event("inline", "started", "booted", 1)
-    for path in ("/", "/vm/inline", "/sign-in"):
-        html = visitor.get(path).text
-        assert re.findall(r'(?:src|href)="(?!/|\?|#main")[^"]*"', html) == []
-        assert re.findall(r"<style|style=|<script(?! src=)| on\w+=", html) == []
+@pytest.fixture
+def guest_of_filled(filled: PanelProcess) -> Iterator[Visitor]:
+    visitor = Visitor(filled)
+    assert visitor.sign_in().status_code == 303
+    yield visitor
+    visitor.http.close()
+
+
+@pytest.mark.parametrize("path", [*PAGES.values(), "/sign-in", "/vm/nonesuch"])
+def test_a_page_is_whole_and_nothing_breaks_out(guest_of_filled: Visitor, path: str) -> None:
+    """Nothing from elsewhere, nothing inline; every element is closed, every id unique, every label has its field."""
+    html = guest_of_filled.get(path).text
+    assert re.findall(r'(?:src|href)="(?!/|\?|#main")[^"]*"', html) == []
+    assert re.findall(r"<style|style=|<script(?! src=)| on\w+=|<b>\"", html) == []
+    outline = Outline()
+    outline.feed(html)
+    outline.close()
+    assert outline.open == []
+    assert [name for name, count in outline.ids.items() if count > 1] == []
+    assert outline.wanted <= outline.ids.keys()
+    assert outline.titles == 1
 
 
 def test_names_are_escaped_and_lead_to_their_page(shared: PanelProcess, visitor: Visitor) -> None:
