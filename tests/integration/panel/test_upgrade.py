@@ -52,7 +52,8 @@ def upgraded(tmp_path: Path) -> Iterator[PanelProcess]:
 
 def test_it_is_there_at_once_and_quick_while_it_prunes(upgraded: PanelProcess) -> None:
     upgraded.start()
-    cost = psutil.Process(upgraded.process.pid).cpu_times()  # which other work on the machine does not lengthen
+    # The processor's time: other work on the machine does not lengthen it.
+    cost = psutil.Process(upgraded.process.pid).cpu_times()
     assert cost.user + cost.system < 1
     assert upgraded.call("vm", p_cnt=1)["p_elems"] == {"$": "1002"}
 
