@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The panel's own certificate, made at the first start where it speaks https and none is given.
 
-Made by the `openssl` program, which is wherever certificates are; a library would be larger than the panel. Callers
+Made by the `openssl` program, which hosts have; a library for it would be larger than the panel. Callers
 trust the certificate itself: `panel_verify` of the master names the file.
 """
 
