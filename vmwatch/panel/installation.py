@@ -121,7 +121,7 @@ def decide(old: Installation, choice: Choice) -> Outcome:
     if choice is Choice.CANCEL:
         return Outcome(old, Action.RELEASE)
     if choice is Choice.RETRY or old.remaining == 0:
-        return Outcome(old._replace(waits=None), Action.START if old.remaining else Action.FINISH)
+        return Outcome(old._replace(waits=None), _again(old))
     new, action = _count(old._replace(waits=None), guessed=False)
     return Outcome(new._replace(heard=old.heard), action)  # after its time limit it may run, and runs on
 
@@ -145,6 +145,13 @@ def _stopped(old: Installation, reason: str | None, *, intended: Action | None) 
     if reason in (None, REBOOT):
         return _count(old, guessed=reason is None)
     return Outcome(old._replace(waits=reason, heard=False))
+
+
+def _again(old: Installation) -> Action:
+    if old.remaining == 0:
+        return Action.FINISH
+    # Of one that has not begun, what runs may still be what was there before.
+    return Action.INSTALL if old.remaining == old.steps and not old.heard else Action.START
 
 
 def _count(old: Installation, *, guessed: bool) -> Outcome:

@@ -161,6 +161,14 @@ def test_a_time_limit_waits_whether_the_vm_runs_or_not() -> None:
     assert expire(waiting).installation == waiting  # its reason stands
 
 
+def test_one_that_has_not_begun_is_begun_again() -> None:
+    """Its node was not reached within its time limit, say: what runs there is what was to be replaced."""
+    expired = expire(begin(2).installation).installation
+    assert decide(expired, Choice.RETRY) == begin(2)
+    runs = expire(told(begin(2).installation, "started booted").installation).installation
+    assert decide(runs, Choice.RETRY).action is Action.START
+
+
 def test_one_that_is_found_off_and_was_not_heard_waits() -> None:
     assert miss(STARTS).installation.waits == UNHEARD
     for installation in (RUNS, STARTS._replace(waits="timeout")):

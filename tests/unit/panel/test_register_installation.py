@@ -133,7 +133,7 @@ def test_a_stop_that_is_no_reboot_waits_with_a_problem(desk: Desk) -> None:
     choose(desk.store, desk.vm, Choice.RETRY, now=7000)
     assert (desk.shown().waits, desk.shown().remaining, desk.problems()) == (None, 2, [])
     assert desk.shown().deadline == 7000 + TIMELIMIT * 1000
-    assert desk.close() is Action.START
+    assert desk.close() is Action.INSTALL
     with pytest.raises(ApiError) as refused:
         choose(desk.store, desk.vm, Choice.CONTINUE, now=7000)
     assert refused.value.kind is ErrorType.VALUE
