@@ -178,4 +178,4 @@ def test_open_pages_leave_the_panel_to_its_callers(crowded: PanelProcess, visito
     print(
         f"an event beside {OPEN} open pages: {mean * 1000:.1f} ms in the mean, at most {max(took) * 1000:.0f} ms"
     )
-    assert mean < 0.02
+    assert mean < 0.1  # without their limit, it is four times that
