@@ -9,20 +9,25 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+import psutil
 import pytest
 
 from tests.lab.cluster import Cluster
 from tests.lab.guest import domain_xml
 from tests.lab.network import HERE, Network
-from tests.lab.processes import Service, find_command, free_port
+from tests.lab.processes import Service, find_command, free_port, write_config
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from tests.lab.image import Image
 
 OWN_NETWORK: Final = "VMWATCH_TEST_OWN_NETWORK"
 CUTS: Final = (0.5, 1.0, 2.5, 4.0, 7.0)  # seconds
 BAR: Final = 1.0
+LET_GO_SECONDS: Final = 60.0  # the kernel takes 30
 
 pytestmark = [
     pytest.mark.needs("libvirtd", "unshare", "nsenter", "ip"),
@@ -53,6 +58,52 @@ def test_after_a_cut_the_truth_is_there_within_a_second(
             check_cuts(cluster, network, accelerator)
             print(node.output())
     return None
+
+
+@pytest.mark.timeout(150)
+def test_a_node_whose_host_lost_its_power_is_let_go(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Nobody closes its connection, and nothing is ever sent to it."""
+    if OWN_NETWORK not in os.environ:
+        return again_in_a_network_of_its_own(request)
+    port = free_port()
+    with Network() as network, master(tmp_path, port):
+        with node(tmp_path, port, network) as there:
+            network.pull()
+            there.kill()
+        assert connections(port) == 1
+        wait_for(lambda: connections(port) == 0, seconds=LET_GO_SECONDS, what="the end", pause=0.5)
+    return None
+
+
+def master(folder: Path, port: int) -> Service:
+    """Here. No panel is needed."""
+    panel = {"panel_url": "http://127.0.0.1:1/vmmgr", "panel_user": "admin", "panel_password": "x"}
+    command = service("vmwatch-master", folder, {"listen": f"tcp://{HERE}:{port}", **panel})
+    return Service(command, log=folder / "master.out", ready=" ready\n")
+
+
+def node(folder: Path, port: int, network: Network) -> Service:
+    """There. It speaks to the master while it waits for a libvirt that never comes."""
+    nobody = f"qemu+unix:///system?socket={folder}/nobody"
+    values = {"connect": f"tcp://{HERE}:{port}", "node_id": 1, "libvirt_uri": nobody}
+    command = [*network.enter, *service("vmwatch-node", folder, values), "--wait"]
+    return Service(command, log=folder / "node.out", ready="session with the master")
+
+
+def service(name: str, folder: Path, values: Mapping[str, object]) -> list[str]:
+    """Its command."""
+    own = folder / name
+    files = {"log_file": own / "log", "pid_file": own / "pid", "state_dir": own, "secret": "0123456789ABCDEF"}
+    config = write_config(folder / f"{name}.conf", {**files, **values})
+    return [find_command(name), "--foreground", "--config", str(config)]
+
+
+def connections(port: int) -> int:
+    """Open ones that were accepted on a port here."""
+    found = psutil.net_connections("tcp4")
+    return sum(
+        each.status == psutil.CONN_ESTABLISHED and getattr(each.laddr, "port", None) == port for each in found
+    )
 
 
 def again_in_a_network_of_its_own(request: pytest.FixtureRequest) -> None:
