@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from vmwatch.panel import shown_services
 from vmwatch.panel.call import Content, Function, Kind
-from vmwatch.panel.convention import OK, ApiError, Element, ErrorType, scalars
+from vmwatch.panel.convention import OK, ApiError, Element, ErrorType, listing, scalars
+from vmwatch.panel.fields import iso
 from vmwatch.panel.shown_services import MASTER
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from vmwatch.panel.call import Call
     from vmwatch.panel.configuring import Outcome
+    from vmwatch.panel.shown_services import Service
 
 _PERIODS: Final = ("5", "60")  # minutes: of the nodes' services, and of the master's
 
@@ -41,9 +43,18 @@ async def periodic(call: Call) -> Content:
     return _outcomes(await call.panel.services.check([MASTER, *(nodes if period == "5" else ())]))
 
 
+def service_list(call: Call) -> Content:
+    """`vmwatch.services`: the master's service and the nodes', as they were found the last time."""
+    services = shown_services.services(call.panel.store.connection)
+    paging = call.fields.paging()
+    page = services[paging.offset : paging.offset + paging.size]
+    return listing([_service(service) for service in page], paging=paging, total=len(services))
+
+
 FUNCTIONS: Final[Mapping[str, Function]] = {
     "periodic": Function(handler=periodic, kind=Kind.WRITES),
     "vmwatch.configure": Function(handler=configure, kind=Kind.WRITES),
+    "vmwatch.services": Function(handler=service_list, kind=Kind.READS),
 }
 
 
@@ -62,6 +73,23 @@ def _require_service(call: Call, number: int) -> None:
 
 def _outcomes(outcomes: Sequence[Outcome]) -> Content:
     return (*OK, *(Element(name="elem", children=scalars(_outcome(outcome))) for outcome in outcomes))
+
+
+def _service(service: Service) -> dict[str, object]:
+    return {
+        "service": "vmwatch-master" if service.hostnode == MASTER else "vmwatch-node",
+        "hostnode": service.hostnode or None,
+        "hostnode_name": service.name,
+        "address": service.address,
+        "state": service.state,
+        "checked": iso(service.checked),
+        "configured": iso(service.configured),
+        "waits": "on" if service.waits else "off",
+        "removed": "on" if service.removed else "off",
+        "error": service.error,
+        "version": service.report.version,
+        "unsent": service.report.unsent,
+    }
 
 
 def _outcome(outcome: Outcome) -> dict[str, object]:

@@ -51,6 +51,7 @@ GOOD: Final[dict[str, list[Form]]] = {
     "vmhostnode.delete": [{"elid": "@"}],
     "vmhostnode.edit": [{"elid": "1"}, {"elid": "#", "name": "node #", "sok": "ok"}],
     "vmwatch.problem": [{}, {"problem": "events_lost", "state": "raised", "hostnode": "1", "text": "two"}],
+    "vmwatch.services": [{}],
     "vmwatch.statistics": [
         {"hostnode": "1", "domains": json.dumps([{"name": "web", **dict.fromkeys(COUNTERS, 1)}])}
     ],
@@ -116,6 +117,7 @@ WRONG: Final[list[tuple[str, Form, tuple[str, str]]]] = [
     ("vmhostnode.edit", {"elid": "1", "sok": "ok"}, ("value", "name")),
     ("vmwatch.problem", {"problem": "A B"}, ("value", "problem")),
     ("vmwatch.problem", {"problem": "p"}, ("value", "state")),
+    ("vmwatch.services", {"p_num": "0"}, ("value", "p_num")),
     ("vmwatch.statistics", {}, ("value", "hostnode")),
     ("vmwatch.statistics", {"hostnode": "1"}, ("value", "domains")),
     ("vmwatch.statistics", {"hostnode": "99999", "domains": "[]"}, ("missed", "hostnode")),

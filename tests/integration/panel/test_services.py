@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.panel.site import ALSO_HERE, HERE, MASTER, NOBODY, NODE, THERE, Site
 from tests.lab.waiting import wait_for
-from vmwatch import config
+from vmwatch import __version__, config
 from vmwatch.messages import Event
 from vmwatch.protocol import Kind, Run
 from vmwatch.strict import decode
@@ -143,6 +143,15 @@ def test_services_are_configured_when_they_need_it_and_restarted_only_then(site:
     assert set(site.outcomes("vmwatch.configure").values()) == {("running", "unchanged", "")}
     assert site.outcomes("vmwatch.configure", elid=2) == {"2": ("running", "unchanged", "")}
     assert site.pids() == pids
+    rows = site.panel.rows("vmwatch.services")
+    assert [
+        (row["service"], row["hostnode"], row["address"], row["state"], row["waits"]) for row in rows
+    ] == [
+        (MASTER, "", "", "running", "off"),
+        (NODE, "1", HERE, "running", "off"),
+        (NODE, "2", THERE, "running", "off"),
+    ]
+    assert {row["version"] for row in rows} == {__version__}
     check_a_restart_that_was_not_made(site)
     check_another_version(site)
     check_what_was_asked_for_is_done_though_the_panel_is_killed(site)
@@ -186,6 +195,8 @@ def check_what_was_asked_for_is_done_though_the_panel_is_killed(site: Site) -> N
 
 def test_a_node_that_cannot_be_reached_holds_up_no_other(site: Site) -> None:
     site.add(3, NOBODY)
+    assert site.panel.stop() == 0, "at once, though it waits for that node"
+    site.panel.start()
     site.add(4, f"admin@{NOBODY}")
     site.add(2, THERE)
     wait_for(lambda: site.there.service(NODE, "status") == 0, seconds=40, what="the other node")
