@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.lab.image import Image
 
 pytestmark = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.needs("/dev/net/tun"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root makes tap devices"),
     pytest.mark.skipif("VMWATCH_KERNEL" in os.environ, reason="this kernel's drivers are not known"),
@@ -39,8 +39,8 @@ CD_ROM = "<disk type='file' device='cdrom'><target dev='hdc' bus='ide'/><readonl
 
 @pytest.fixture
 def checked(image: Image) -> Iterator[Cluster]:
-    """A node that collects statistics every 2 s, and the check switched on."""
-    with Cluster(image=image, names=("alpha",), node_settings={"statistics_interval": "2"}) as cluster:
+    """A node that collects statistics every 4 s, in which even a starved guest moves, and the check switched on."""
+    with Cluster(image=image, names=("alpha",), node_settings={"statistics_interval": "4"}) as cluster:
         cluster.client.call("clusterpolicy", status_check="on", sok="ok")
         yield cluster
 
@@ -76,7 +76,7 @@ def set_to_work(cluster: Cluster, name: str) -> None:
     for _ in range(10):
         cluster.host(1).console(name).tell("work")
         with suppress(DeadlinePassed):
-            moves = wait_for(lambda: samples(cluster, name)[1], seconds=6, what="it to move")
+            moves = wait_for(lambda: samples(cluster, name)[1], seconds=12, what="it to move")
             break
     assert moves, cluster.logs()
 
@@ -94,13 +94,13 @@ def test_just_the_idle_one_is_warned_of(checked: Cluster, accelerator: str) -> N
         checked.host(1).console(name).wait_ready()
     set_to_work(checked, "busy")
     idle_alone = {"busy": "", "idle": "network,disk", "bare": ""}
-    wait_for(lambda: warnings(checked) == idle_alone, seconds=30, what="the warning of the idle one")
-    for _ in more_samples(checked, "busy", 4):
+    wait_for(lambda: warnings(checked) == idle_alone, seconds=60, what="the warning of the idle one")
+    for _ in more_samples(checked, "busy", 3):
         assert warnings(checked) == idle_alone
 
     set_to_work(checked, "idle")
-    wait_for(lambda: not any(warnings(checked).values()), seconds=30, what="the warning to go")
+    wait_for(lambda: not any(warnings(checked).values()), seconds=60, what="the warning to go")
     checked.host(1).connection.lookupByName("busy").suspend()
-    wait_for(lambda: shown(checked, "busy")["status"] == "paused", seconds=5, what="its pause")
-    for _ in more_samples(checked, "idle", 3):
+    wait_for(lambda: shown(checked, "busy")["status"] == "paused", seconds=30, what="its pause")
+    for _ in more_samples(checked, "idle", 2):
         assert warnings(checked)["busy"] == ""  # it does not run
