@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +16,14 @@ from tests.lab.own_network import ip, own_network
 from tests.lab.service_host import ServiceHost, make_key
 from tests.lab.waiting import wait_for
 from vmwatch.panel import hosts, remote
+from vmwatch.panel.addresses import choose
 from vmwatch.panel.hosts import Host
 from vmwatch.panel.reach import Reach
 from vmwatch.panel.remote import HostError, Ssh, Unreachable
 from vmwatch.panel.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 pytestmark = [
     pytest.mark.needs("unshare", "nsenter", "ip", "service", "ssh", "sshd", "ssh-keygen"),
@@ -143,7 +145,7 @@ async def test_a_connection_that_breaks_leaves_no_half_file(host: ServiceHost, s
 
 
 @pytest.mark.usefixtures("network")
-async def test_the_addresses_of_a_host_with_several_interfaces(tmp_path: Path) -> None:
+async def test_the_rules_of_the_address_on_a_host_with_several_interfaces(tmp_path: Path) -> None:
     for command in (
         "link add one type bridge",
         "link add two type bridge",
@@ -158,22 +160,28 @@ async def test_the_addresses_of_a_host_with_several_interfaces(tmp_path: Path) -
         "link set two up",
     ):
         ip(command)
-    store = Store(tmp_path / "panel.db")
-    try:
-        reach = Reach(store.connection, Ssh(identity=tmp_path, known_hosts=tmp_path))
-        own = [
-            each for each in await reach.own_addresses() if not each.startswith("fe80::") or each == "fe80::1"
-        ]
-    finally:
-        store.close()
-    expected = [
-        "127.0.0.1",
-        "::1",
-        "192.0.2.1",
-        "169.254.1.1",
-        "10.1.0.1",
-        "fe80::1",
-        "198.51.100.1",
-        "2001:db8::1",
+    own = await own_addresses(tmp_path)
+    of_ours = [
+        each for each in own if each == "fe80::1" or not each.startswith("fe80::")
+    ]  # the others are random
+    assert of_ours == [
+        *("127.0.0.1", "::1"),  # lo
+        "192.0.2.1",  # the bridge of the fixture
+        *("169.254.1.1", "10.1.0.1", "fe80::1"),
+        *("198.51.100.1", "2001:db8::1"),
     ]
-    assert own == expected
+    assert choose(wanted="10.9.9.9", nodes=["198.51.100.1"], own=own) == "10.9.9.9"
+    assert choose(wanted=None, nodes=["192.0.2.9", "root@2001:db8::1"], own=own) == "2001:db8::1"
+    assert choose(wanted=None, nodes=["169.254.1.1", ""], own=own) == "192.0.2.1"
+    ip("link set bridge down")
+    assert choose(wanted=None, nodes=[], own=await own_addresses(tmp_path)) == "10.1.0.1"
+    ip("addr del 10.1.0.1/24 dev one")
+    ip("addr del 198.51.100.1/24 dev two")
+    assert choose(wanted=None, nodes=[], own=await own_addresses(tmp_path)) == "2001:db8::1"
+    ip("link set two down")
+    assert choose(wanted=None, nodes=[], own=await own_addresses(tmp_path)) is None
+
+
+async def own_addresses(folder: Path) -> Sequence[str]:
+    with closing(Store(folder / "panel.db")) as store:
+        return await Reach(store.connection, Ssh(identity=folder, known_hosts=folder)).own_addresses()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.needs("libvirtd", "unshare", "nsenter", "ip", "service", "ssh", "sshd", "ssh-keygen"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root makes hosts"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 PACE_SECONDS = 0.2
