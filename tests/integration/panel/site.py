@@ -16,6 +16,7 @@ from tests.lab.own_network import ip, own_network
 from tests.lab.processes import free_port
 from tests.lab.service_host import ServiceHost, make_key
 from tests.lab.waiting import wait_for
+from vmwatch.panel.settings import OWN_CERTIFICATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,5 +126,6 @@ class Site:
         more = f"Option RegisterUnknownVm\n{self._more}"
         panel = PanelProcess(self._folder, more=more, enter=self.here.enter)
         panel.config.write_text(panel.config.read_text().replace("ListenPort 0", f"ListenPort {free_port()}"))
+        panel.http.verify = str(self._folder / OWN_CERTIFICATE)  # looked at with https alone
         panel.timeout = 60.0
         return panel

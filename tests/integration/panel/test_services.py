@@ -248,6 +248,19 @@ def kept(site: Site) -> list[str]:
         return [f"2.{Run(run)}.{seq}" for run, seq, body in rows if decode(Event, body).name == "web"]
 
 
+@pytest.mark.needs("openssl")
+def test_the_masters_access_is_made_and_works_over_https(tmp_path: Path) -> None:
+    with Site(tmp_path, more="Option ManageServices\nOption Https\n") as site:
+        site.add(2, THERE)
+        wait_for(lambda: shown(site) == {"test": "running"}, seconds=40, what="libvirt's own VM")
+        master, _ = config.read_master(site.here.config(MASTER), strict=True)
+        assert (master.panel_url, master.panel_user) == (site.panel.url, "vmwatch-master")
+        assert isinstance(master.panel_verify, Path)
+        assert master.panel_password
+        assert master.panel_password not in site.panel.log.read_text() + site.here.log(MASTER)
+        assert master.secret not in site.panel.log.read_text() + site.here.log(MASTER)
+
+
 def test_another_port_and_another_secret_lose_no_event(site: Site) -> None:
     site.add_both()
     with site.domain("web") as domain, load(domain):
