@@ -18,6 +18,7 @@ from vmwatch.panel import (
 )
 from vmwatch.panel.convention import Paging
 from vmwatch.panel.lists import Links, Pager, chosen, node_number, page_number
+from vmwatch.panel.pages_installation import address
 from vmwatch.panel.presentation import STATUSES
 from vmwatch.panel.shown_vms import Column, Filter, Order, Warned
 
@@ -120,7 +121,7 @@ class VmPages:
             "history": lambda: shown.history(self._connection, vm.id, pager.paging),
             "span": span,
             "pager": pager,
-            "link": Links(path="", query={"span": span}),
+            "link": Links(path=address(vm.name), query={"span": span}),
             "pictures": Pictures(self._connection, vm.id, span=span, now=self._site.panel.clock()),
         }
         parts = {

@@ -52,6 +52,31 @@ def test_a_vms_page_changes_by_itself(page: Page, shared: PanelProcess) -> None:
     expect(page.locator(".picture .b-saved")).to_have_count(1)
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/nodes", "/nodes/add", "/problems", "/templates", "/policy", "/settings"]
+)
+def test_the_number_of_problems_changes_on_every_page(page: Page, shared: PanelProcess, path: str) -> None:
+    open_live(page, shared, path)
+    expect(page.locator("#badge")).to_have_text("")
+    shared.call("vmwatch.problem", problem="odd", text="here", state="raised")
+    expect(page.locator("#badge")).to_contain_text("1", timeout=1000)
+    expect(page.locator("#told")).to_have_text("Problems: 1 open")  # for those who do not see it
+    shared.call("vmwatch.problem", problem="odd", state="solved")
+    expect(page.locator("#told")).to_have_text("No open problems")
+
+
+def test_the_nodes_change_by_themselves(page: Page, shared: PanelProcess) -> None:
+    open_live(page, shared, "/nodes")
+    shared.call("vmhostnode.edit", elid=55, name="node-55", sok="ok")
+    row = page.locator("#rows tr", has_text="node-55")
+    expect(row.locator("[data-head=Heard]")).to_have_text("yes", timeout=1000)
+    shared.call("vmwatch.problem", problem="node_silent", hostnode=55, text="gone", state="raised")
+    expect(row.locator("[data-head=Heard]")).to_contain_text("not for", timeout=1000)
+    shared.call("vmwatch.problem", problem="node_silent", hostnode=55, state="solved")
+    shared.call("vmhostnode.delete", elid=55)
+    expect(row).to_have_count(0)
+
+
 def test_a_restarted_panel_is_found_again(browser: Browser, panel: PanelProcess) -> None:
     panel.event("back", "started", "booted", 1)
     context = visit(browser, panel)

@@ -100,10 +100,11 @@ def test_problems_are_solved_several_at_once(filled_page: Page, filled: PanelPro
     expect(page.get_by_text("Nothing was ticked")).to_be_visible()
     page.get_by_label("events lost", exact=True).nth(0).check()
     page.get_by_label("events lost", exact=True).nth(1).check()
-    # What is told meanwhile leaves the ticks where they are, and the number on the page follows.
-    filled.call("vmwatch.problem", problem="events_lost", hostnode=73, state="raised", text="lost, and lost")
+    # What is told meanwhile leaves ticks and focus where they are.
+    filled.call("vmwatch.problem", problem="events_lost", hostnode=72, state="raised", text="lost, and lost")
     expect(page.get_by_text("lost, and lost")).to_be_visible()
     expect(page.get_by_label("events lost", exact=True).nth(1)).to_be_checked()
+    expect(page.get_by_label("events lost", exact=True).nth(1)).to_be_focused()
     badge = page.locator("#badge")
     before = int(re.sub(r"\D", "", badge.inner_text()))
     page.get_by_role("button", name="Solve those ticked").click()

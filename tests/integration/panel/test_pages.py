@@ -200,6 +200,8 @@ def test_a_vms_page(shared: PanelProcess, visitor: Visitor) -> None:
     for span in ("hour", "day", "week", "nonesuch"):
         assert visitor.get(f"/vm/drawn?span={span}&page=7").status_code == 200
     assert visitor.get("/vm/nonesuch").status_code == 404
+    beyond = visitor.get("/vm/drawn?span=day&page=7").text
+    assert re.search(r'There is no page 7\. <a href="/vm/drawn\?span=day">', beyond)
 
 
 def messages(answer: requests.Response) -> Iterator[dict[str, Any]]:
