@@ -90,7 +90,8 @@ class Workload:
             elif self._random.random() < _BURST_SHARE:
                 vms = self._random.sample(self._vms, min(2, len(self._vms)))
                 for _ in range(self._random.randint(*_BURST)):
-                    self._try(self._random.choice(vms))
+                    if self._may_run.is_set():  # of guests on a busy machine, a burst takes minutes
+                        self._try(self._random.choice(vms))
             else:
                 self._try(self._random.choice(self._vms))
                 self._ended.wait(self._random.expovariate(1 / self._mean))
