@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 COMMANDS: Final = Path(sys.executable).parent
 
-# What a package installs, in its places; /run shows no systemd, so `service` runs the scripts.
+# What a package installs, in its places; /run shows no systemd, so `service` runs the scripts. When standard input
+# ends, because the laboratory closed it or was killed, all is killed that runs in these mounts.
 _FURNISH: Final = """
 set -eu
 mount -t tmpfs none /usr/local
@@ -39,7 +39,13 @@ mount --bind "$2/shadow" /etc/shadow
 mount -t tmpfs none /run
 mkdir -p /run/sshd
 echo furnished
-exec cat
+cat
+own=$(readlink /proc/$$/ns/mnt)
+for process in /proc/[0-9]*; do
+    pid=${process#/proc/}
+    [ "$pid" = $$ ] || [ "$(readlink "$process/ns/mnt")" != "$own" ] || kill -9 "$pid"
+done 2>/dev/null
+exit 0
 """
 _SSHD: Final = """
 HostKey {folder}/host_key
@@ -80,14 +86,9 @@ class ServiceHost:
         if self._holder.stdout.readline() != b"furnished\n":
             self.__exit__()
             raise LabError("there are no namespaces to be had")
-        self._mounts = Path(f"/proc/{self._holder.pid}/ns/mnt").readlink()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if (folder / "ns/mnt").readlink() == self._mounts and int(folder.name) != self._holder.pid:
-                    os.kill(int(folder.name), signal.SIGKILL)
         self._holder.communicate()
 
     @property

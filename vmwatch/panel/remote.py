@@ -68,7 +68,7 @@ class Ssh:
             "BatchMode": "yes",
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": _option(self.known_hosts),
-            "GlobalKnownHostsFile": "none",
+            "GlobalKnownHostsFile": "/dev/null",
             "IdentityFile": _option(self.identity),
             "IdentitiesOnly": "yes",
             "ConnectTimeout": str(CONNECT_SECONDS),
