@@ -101,9 +101,9 @@ async def test_authinfo_is_hashed_once_while_it_is_used(access: Access, clock: C
 async def test_who_comes_with_the_same_authinfo_is_hashed_together(access: Access, clock: Clock) -> None:
     async def seconds(calls: int) -> float:
         clock.now += AUTHINFO_SECONDS
-        begin = time.perf_counter()
+        begin = time.process_time()
         await asyncio.gather(*(access.by_authinfo("admin:correct horse") for _ in range(calls)))
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     assert await seconds(20) < 5 * await seconds(1)
 
