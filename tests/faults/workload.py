@@ -16,6 +16,7 @@ import psutil
 from tests.faults.observer import RETRY_SECONDS
 from tests.lab.errors import LabError
 from tests.lab.guest import domain_xml
+from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ _TEST_XML: Final = (
     "<domain type='test'><name>{name}</name><uuid>{uuid}</uuid>"
     "<memory>1024</memory><os><type>hvm</type></os></domain>"
 )
+_FOUND_SECONDS: Final = 30.0  # as libvirtd may be frozen, or the machine busy
 _UNDEFINE: Final = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
 
 
@@ -153,7 +155,7 @@ class GuestWorkload(Workload):
         if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
             target = random.choice([other for other in self._hosts if other is not host])
             choices += [lambda: self._migrate(domain, target)] * 2
-            choices.append(lambda: host.qemu(vm).kill())
+            choices.append(lambda: _kill(host, domain))
         random.choice(choices)()
 
     def disconnect(self) -> None:
@@ -204,6 +206,12 @@ def _choices(domain: libvirt.virDomain) -> list[Callable[[], object]]:
     if domain.isActive():
         return [domain.destroy]
     return [domain.create] * 4 + [lambda: domain.undefineFlags(_UNDEFINE)]
+
+
+def _kill(host: Host, domain: libvirt.virDomain) -> None:
+    """Kill a guest's QEMU; when this returns, libvirt has found that, and its event comes before any later one."""
+    host.qemu(domain.name()).kill()
+    wait_for(lambda: not domain.isActive(), seconds=_FOUND_SECONDS, what=f"the end of {domain.name()}")
 
 
 def _find(connection: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
