@@ -42,7 +42,7 @@ COLUMNS: Final = (
 MESSAGES: Final = {
     "saved": "Saved.",
     "removed": "Removed.",
-    "configured": "Configured, as far as it is said below.",
+    "configured": "The services were configured; what failed is said below.",
     "solved": "Solved.",
     "none": "Nothing was ticked, so nothing was solved.",
     "installing": "The installation begins.",

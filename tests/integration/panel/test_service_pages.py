@@ -62,7 +62,7 @@ def test_nodes_are_added_watched_and_configured(site: Site, nodes_page: Page) ->
     add(page, 1, HERE)
     add(page, 2, THERE)
     page.get_by_role("button", name="Configure all").click()
-    expect(page.get_by_text("Configured, as far as")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("The services were configured")).to_be_visible(timeout=SLOW)
     expect(page.locator("#live")).to_have_text("live")
     rows = page.locator("#rows tr")
     expect(rows.locator(".service")).to_have_text(["running", "running"])
@@ -79,7 +79,7 @@ def test_nodes_are_added_watched_and_configured(site: Site, nodes_page: Page) ->
     expect(rows.nth(1).locator(".service")).to_have_text("stopped")
     keep_picture(page, "nodes-stopped")
     page.get_by_role("button", name="Configure node-2").click()
-    expect(page.get_by_text("Configured, as far as")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("The services were configured")).to_be_visible(timeout=SLOW)
     expect(rows.nth(1).locator(".service")).to_have_text("running", timeout=SLOW)
 
     page.get_by_role("link", name="Settings").click()
@@ -87,5 +87,5 @@ def test_nodes_are_added_watched_and_configured(site: Site, nodes_page: Page) ->
     file = site.there.config(NODE)
     before = file.read_text()
     page.get_by_role("button", name="Configure all with a new secret").click()
-    expect(page.get_by_text("Configured, as far as")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("The services were configured")).to_be_visible(timeout=SLOW)
     assert file.read_text() != before
