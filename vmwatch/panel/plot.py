@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WIDTH: Final = 1000  # of the box of the paths
 HEIGHT: Final = 100
 _APART: Final = 1500  # ms between two samples' intervals: less is a clock's unevenness, more is a gap
+_NARROWEST: Final = 0.0001  # of the width: a narrower gap cannot be seen
 _GRID_MOST: Final = 4
 _NICE: Final = (1, 2, 5, 10)
 _UNITS: Final = ("B/s", "kB/s", "MB/s", "GB/s", "TB/s")
@@ -92,7 +93,7 @@ def draw(series: Sequence[tuple[str, Sequence[Sample]]], *, since: int, until: i
         gaps=tuple(
             Gap(x=round(x(before) * 100, 3), width=round((x(after) - x(before)) * 100, 3))
             for before, after in _gaps(series[0][1], since, until)
-            if x(after) > x(before)
+            if x(after) - x(before) > _NARROWEST
         ),
         since=since,
         until=until,
