@@ -105,14 +105,17 @@ def _window(sql: sqlite3.Connection) -> int:
     return count
 
 
+_TAKEN: Final = "SELECT id, node.run, seq, heard FROM node LEFT JOIN beat ON beat.node = id ORDER BY id"
+
+
 def _ledger(sql: sqlite3.Connection) -> status.Ledger:
     (calls,) = sql.execute("SELECT (SELECT count(*) FROM call) + (SELECT count(*) FROM latest)").fetchone()
     (unread,) = sql.execute("SELECT count(*) FROM unread").fetchone()
     problems = [_PROBLEM.fullmatch(key) for (key,) in sql.execute("SELECT key FROM problem ORDER BY key")]
     return status.Ledger(
         nodes=tuple(
-            status.Taken(node=node, run=run, last=seq)
-            for node, run, seq in sql.execute("SELECT id, run, seq FROM node ORDER BY id")
+            status.Taken(node=node, run=run, last=seq, heard=datetime.fromisoformat(heard) if heard else None)
+            for node, run, seq, heard in sql.execute(_TAKEN)
         ),
         calls=calls,
         oldest=_oldest(sql),

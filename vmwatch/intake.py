@@ -223,7 +223,7 @@ class Intake:
         self, transaction: Transaction, envelope: Envelope, body: Heartbeat | Statistics
     ) -> None:
         """What is not numbered in the stream goes forward only: late data of dead sessions changes nothing."""
-        if not transaction.goes_forward(envelope.node, envelope.run, envelope.seq):
+        if not transaction.goes_forward(envelope.node, envelope.run, envelope.seq, heard=self._clock()):
             return
         if isinstance(body, Statistics):
             _enqueue_statistics(transaction, envelope.node, body)

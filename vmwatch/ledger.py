@@ -17,10 +17,12 @@ from vmwatch.backlog import Backlog
 from vmwatch.database import Damaged, Database, set_aside
 from vmwatch.errors import BadBody, StorageError
 from vmwatch.ledger_rows import Kept, Vm, read_call, read_kept
+from vmwatch.strict import instant
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from vmwatch.calls import Call
@@ -83,13 +85,13 @@ class Transaction:
         """The node's stream has been taken that far."""
         self._changed.positions[node] = position
 
-    def goes_forward(self, node: int, run: Run, counter: int) -> bool:
-        """Whether a heartbeat or statistics is newer than the last; if so it now is the last."""
+    def goes_forward(self, node: int, run: Run, counter: int, *, heard: datetime) -> bool:
+        """Whether a heartbeat or statistics, heard at this time, is newer than the last; if so it now is the last."""
         changed = self._sql.execute(
-            "INSERT INTO beat VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET run = excluded.run, counter = excluded.counter"
+            "INSERT INTO beat VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET run = excluded.run, counter = excluded.counter, heard = excluded.heard"
             " WHERE (excluded.run, excluded.counter) > (beat.run, beat.counter)",
-            (node, run, counter),
+            (node, run, counter, instant(heard)),
         )
         return changed.rowcount == 1
 

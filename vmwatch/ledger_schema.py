@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VERSION: Final = 2
+VERSION: Final = 3
 SCHEMA: Final = """
 CREATE TABLE node (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, ended TEXT NOT NULL
 ) STRICT;
 CREATE TABLE beat (
-    node INTEGER PRIMARY KEY, run TEXT NOT NULL, counter INTEGER NOT NULL
+    node INTEGER PRIMARY KEY, run TEXT NOT NULL, counter INTEGER NOT NULL,
+    heard TEXT -- when it came, by the master's clock (NULL: not known)
 ) STRICT;
 CREATE TABLE vm (
     uuid TEXT NOT NULL, node INTEGER NOT NULL, name TEXT NOT NULL,
@@ -71,5 +72,8 @@ CREATE TABLE latest (
 INSERT INTO latest SELECT id, key, time, func, fields FROM call WHERE func = 'vmwatch.statistics';
 DELETE FROM call WHERE func = 'vmwatch.statistics'"""
 
-MIGRATIONS: Final[Mapping[int, str]] = {1: _FROM_1}
+_FROM_2: Final = """
+ALTER TABLE beat ADD COLUMN heard TEXT"""
+
+MIGRATIONS: Final[Mapping[int, str]] = {1: _FROM_1, 2: _FROM_2}
 """Version -> the statements that lead from it to the next."""

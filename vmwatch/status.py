@@ -56,6 +56,8 @@ class Taken:
     node: int
     run: str
     last: int
+    heard: datetime | None
+    """When its last heartbeat, or statistics, came, by the master's clock; None: none has since that is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ class Ledger:
         return [
             *(
                 f"node {taken.node}: taken to record {taken.last} of run {_run(taken.run)}"
+                + (f", last heard {_second(taken.heard)}" if taken.heard else "")
                 for taken in self.nodes
             ),
             f"calls waiting: {self.calls}"

@@ -189,13 +189,19 @@ def test_a_backlog_wants_a_hand(tmp_path: Path, outbox: Outbox) -> None:
 def test_status_of_a_master(tmp_path: Path, ledger: Ledger) -> None:
     with ledger.transaction() as transaction:
         transaction.keep_position(3, Position(run=RUN, seq=812))
+        transaction.goes_forward(3, RUN, 1, heard=datetime(2026, 11, 22, 10, tzinfo=UTC))
     enqueue(ledger, "web")
     code, shown = status(tmp_path, "master")
     assert (code, shown["wants"]) == (0, [])
-    assert shown["state"]["nodes"] == [{"node": 3, "run": RUN, "last": 812}]
+    assert shown["state"]["nodes"] == [
+        {"node": 3, "run": RUN, "last": 812, "heard": "2026-11-22T10:00:00.000000Z"}
+    ]
     assert (shown["state"]["calls"], shown["state"]["aside"], shown["state"]["problems"]) == (1, [], [])
     _, out, _ = vmwatch("status", "master", tmp_path / "master.conf")
-    assert "node 3: taken to record 812 of run abcdef01 of 2023-11-14T22:13:20Z\n" in out
+    assert (
+        "node 3: taken to record 812 of run abcdef01 of 2023-11-14T22:13:20Z, last heard 2026-11-22T10:00:00Z\n"
+        in out
+    )
 
 
 @pytest.mark.usefixtures("running")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -145,9 +146,12 @@ def test_a_position_is_what_the_last_record_made_it(ledger: Ledger, tmp_path: Pa
 def test_what_is_not_numbered_goes_forward_only(ledger: Ledger) -> None:
     with ledger.transaction() as transaction:
         steps = [(RUN, 5), (RUN, 5), (RUN, 4), (RUN, 6), (NEXT, 0), (RUN, 7), (NEXT, 1)]
-        forward = [transaction.goes_forward(1, run, counter) for run, counter in steps]
+        forward = [
+            transaction.goes_forward(1, run, counter, heard=datetime(2026, 11, 22, tzinfo=UTC))
+            for run, counter in steps
+        ]
         assert forward == [True, False, False, True, True, False, True]
-        assert transaction.goes_forward(2, RUN, 0)
+        assert transaction.goes_forward(2, RUN, 0, heard=datetime(2026, 11, 22, tzinfo=UTC))
 
 
 def test_copies_are_those_that_were_kept_last(ledger: Ledger) -> None:

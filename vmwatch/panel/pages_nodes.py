@@ -61,12 +61,16 @@ _ADD = Form(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """A node, its service (None: the panel does not manage it), and how many records the master is behind it."""
+    """A node, its service (None: the panel does not manage it), and how the master was with it when last looked at.
+
+    `lag`: so many records behind; `heard`: its last heartbeat, in milliseconds since 1970. None: not known.
+    """
 
     id: int
     node: Node
     service: Service | None
     lag: int | None
+    heard: int | None
 
 
 class NodePages:
@@ -103,7 +107,13 @@ class NodePages:
         services = {service.hostnode: service for service in shown_services.services(self._connection)}
         master = services.get(MASTER)
         rows = [
-            NodeRow(id=node.id, node=node, service=(own := services.get(node.id)), lag=lag(own, master))
+            NodeRow(
+                id=node.id,
+                node=node,
+                service=(own := services.get(node.id)),
+                lag=lag(own, master),
+                heard=heard(node.id, master),
+            )
             for node in shown_nodes.nodes(self._connection, pager.paging)
         ]
         leaving = [service for service in services.values() if service.removed]
@@ -179,6 +189,12 @@ def lag(node: Service | None, master: Service | None) -> int | None:
     own, taken = node.report.state, master.report.state.get("nodes") or ()
     mine = [each for each in taken if (each["node"], each["run"]) == (node.hostnode, own.get("run"))]
     return max(0, own["last"] - mine[0]["last"]) if mine else None
+
+
+def heard(node: int, master: Service | None) -> int | None:
+    """When the master had heard the node last, as it was last looked at; None: not known."""
+    taken = (master.report.state.get("nodes") or ()) if master else ()
+    return next((each["heard"] for each in taken if each["node"] == node), None)
 
 
 def _edit(node: Node) -> Form:

@@ -7,6 +7,7 @@ A node is trusted with its own VMs and no further: what it prints must not break
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 WANTS_MOST: Final = 20
@@ -19,7 +20,7 @@ def read(untrusted_version: str, untrusted_status: str) -> dict[str, Any] | None
     """Of `vmwatch --version` and `vmwatch status SERVICE --json`: {version, service}. None: not what these print.
 
     `service` has disabled, wants, and state: of a node run, last, kept, unsent, of the master calls and nodes, None
-    where the service never ran. See vmwatch.status.
+    where the service never ran; `heard` of a node in milliseconds since 1970. See vmwatch.status.
     """
     try:
         (untrusted,) = json.loads(untrusted_status)
@@ -36,9 +37,17 @@ def read(untrusted_version: str, untrusted_status: str) -> dict[str, Any] | None
 
 def _state(untrusted: dict[str, Any]) -> dict[str, Any]:
     if "nodes" in untrusted:
-        taken = [_fields(each, ("node", "last")) | {"run": _text(each["run"])} for each in untrusted["nodes"]]
-        return _fields(untrusted, ("calls",)) | {"nodes": taken}
+        return _fields(untrusted, ("calls",)) | {"nodes": [_taken(each) for each in untrusted["nodes"]]}
     return _fields(untrusted, ("last", "kept", "unsent")) | {"run": _text(untrusted["run"])}
+
+
+def _taken(untrusted: dict[str, Any]) -> dict[str, Any]:
+    heard = untrusted["heard"]
+    moment = None if heard is None else datetime.fromisoformat(_typed(str, heard))
+    return _fields(untrusted, ("node", "last")) | {
+        "run": _text(untrusted["run"]),
+        "heard": None if moment is None else round(moment.timestamp() * 1000),
+    }
 
 
 def _fields(untrusted: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

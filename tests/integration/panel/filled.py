@@ -198,7 +198,7 @@ def _services(connection: sqlite3.Connection, now: int) -> None:
     master = {
         "state": {
             "calls": 2,
-            "nodes": [{"node": 1, "run": "0006", "last": 117}],
+            "nodes": [{"node": 1, "run": "0006", "last": 117, "heard": now - 2_000}],
             "problems": [],
             "aside": [],
         },

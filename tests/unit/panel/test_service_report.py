@@ -10,10 +10,14 @@ import pytest
 
 from vmwatch import status
 from vmwatch.panel import service_report
+from vmwatch.strict import instant
 
 OUTBOX = status.Outbox(run="r1", last=7, kept=5, unsent=2, vms={"running": 1})
 LEDGER = status.Ledger(
-    nodes=(status.Taken(node=1, run="r1", last=6),),
+    nodes=(
+        status.Taken(node=1, run="r1", last=6, heard=datetime(2026, 11, 22, 10, tzinfo=UTC)),
+        status.Taken(node=2, run="r2", last=0, heard=None),
+    ),
     calls=3,
     oldest=None,
     aside=(),
@@ -27,7 +31,7 @@ def printed(state: status.Outbox | status.Ledger | None, /, **changes: object) -
     """What `vmwatch status --json` prints."""
     service = status.Service(name="vmwatch-node", disabled=False, pid=1, state=state)
     shown = dataclasses.asdict(service) | {"wants": service.wants(datetime.now(UTC))}
-    return json.dumps([shown | changes])
+    return json.dumps([shown | changes], default=instant)
 
 
 def service(status_text: str) -> dict[str, Any]:
@@ -48,7 +52,13 @@ def test_what_is_kept_of_a_nodes() -> None:
 
 def test_what_is_kept_of_the_masters() -> None:
     found = service(printed(LEDGER))
-    assert found["state"] == {"calls": 3, "nodes": [{"node": 1, "run": "r1", "last": 6}]}
+    assert found["state"] == {
+        "calls": 3,
+        "nodes": [
+            {"node": 1, "run": "r1", "last": 6, "heard": 1795341600000},
+            {"node": 2, "run": "r2", "last": 0, "heard": None},
+        ],
+    }
     assert found["wants"] == ["open problem: node_silent, node 1"]
 
 
@@ -75,8 +85,9 @@ def test_one_that_never_ran() -> None:
         printed(OUTBOX, state={"run": "r1", "last": True, "kept": 5, "unsent": 2}),
         printed(OUTBOX, state={"calls": 3, "nodes": [{"node": 1}]}),
         printed(OUTBOX, state={"calls": 3, "nodes": 7}),
+        printed(OUTBOX, state={"calls": 3, "nodes": [{"node": 1, "run": "r1", "last": 6, "heard": "once"}]}),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_what_no_service_prints_is_not_taken(text: str) -> None:
     assert service_report.read("vmwatch 0.1.0", text) is None
