@@ -9,7 +9,7 @@ status is read from all of its copies together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from vmwatch.events import CopyState, EventType, Status, effect
@@ -50,6 +50,7 @@ _SHOWN_AS = {
     CopyState.DEPARTED: Status.MIGRATING,
 }
 _ALIVE = (CopyState.SLEEPING, CopyState.PAUSED, CopyState.RUNNING)  # the later, the more it speaks for the VM
+_LIVE = frozenset(_SHOWN_AS[state] for state in _ALIVE)
 _LIVELINESS = {state: number for number, state in enumerate(_ALIVE, start=1)}
 _OFF = (CopyState.STOPPED, CopyState.SAVED, CopyState.CRASHED)
 _SETTLED = frozenset((*_ALIVE, *_OFF))
@@ -82,6 +83,18 @@ def place(copies: Copies) -> Placement:
         return Placement(status=Status.STOPPED, node=None)
     node = -max(speaking)[2]
     return Placement(status=_SHOWN_AS[copies[node].state], node=node)
+
+
+def place_name(copies: Copies, namesakes: Iterable[Copies]) -> Placement:
+    """The status of a name that several VMs have had: the panel knows VMs by name.
+
+    `copies` are those of the VM that was just heard of. It speaks for the name, unless it is off and another one
+    is alive: what ends late, or is found late, is a forerunner.
+    """
+    own = place(copies)
+    if own.status in _LIVE:
+        return own
+    return next((place(other) for other in namesakes if is_alive(other)), own)
 
 
 def is_alive(copies: Copies) -> bool:

@@ -278,7 +278,7 @@ def _apply(transaction: Transaction, envelope: Envelope, event: Event, body: str
             body,
             hostnode=envelope.node,
             event_id=f"{envelope.node}.{envelope.run}.{envelope.seq}",
-            status=cluster.place(copies).status.value,
+            status=cluster.place_name(copies, transaction.namesakes(event.uuid, event.name)).status.value,
         )
 
 

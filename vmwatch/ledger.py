@@ -102,7 +102,14 @@ class Transaction:
 
     def keep_copies(self, uuid: str, name: str, copies: Mapping[int, Copy]) -> None:
         """These are the VM's copies now, and this is its name."""
-        self._changed.vms[uuid] = Vm(name, copies)
+        self._changed.add(uuid, Vm(name, copies))
+
+    def namesakes(self, uuid: str, name: str) -> Iterator[Mapping[int, Copy]]:
+        """The copies of the other VMs that have this name."""
+        for other in (self._kept.named.get(name, set()) | self._changed.named.get(name, set())) - {uuid}:
+            vm = self._changed.vms.get(other) or self._kept.vms[other]
+            if vm.name == name:
+                yield vm.copies
 
     def vms_on(self, node: int) -> dict[str, tuple[str, CopyState]]:
         """The VMs that have a copy on the node: uuid -> name and that copy's state."""
@@ -190,9 +197,12 @@ class Transaction:
         self._kept.positions |= self._changed.positions
         for node in self._forgotten:
             self._kept.positions.pop(node, None)
-        self._kept.vms |= self._changed.vms
-        for uuid in [uuid for uuid, vm in self._changed.vms.items() if not vm.copies]:
-            del self._kept.vms[uuid]
+        for uuid, vm in self._changed.vms.items():
+            before = self._kept.vms.get(uuid)
+            if before is not None and (before.name != vm.name or not vm.copies):
+                self._kept.remove(uuid)
+            if vm.copies:
+                self._kept.add(uuid, vm)
 
     def _write_positions(self) -> None:
         rows = [

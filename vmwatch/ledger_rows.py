@@ -40,6 +40,21 @@ class Kept:
     positions: dict[int, Position] = field(default_factory=dict)
     vms: dict[str, Vm] = field(default_factory=dict)
     """By uuid."""
+    named: dict[str, set[str]] = field(default_factory=dict)
+    """The uuids of the VMs that have a name."""
+
+    def add(self, uuid: str, vm: Vm) -> None:
+        """This is the VM now."""
+        self.vms[uuid] = vm
+        self.named.setdefault(vm.name, set()).add(uuid)
+
+    def remove(self, uuid: str) -> None:
+        """There is no such VM any more, if there was."""
+        vm = self.vms.pop(uuid, None)
+        if vm is not None:
+            self.named[vm.name].discard(uuid)
+            if not self.named[vm.name]:
+                del self.named[vm.name]
 
 
 def read_kept(
@@ -54,7 +69,10 @@ def read_kept(
     for uuid, node, name, state, place, balance in vms:
         copies.setdefault(uuid, {})[node] = Copy(state=CopyState(state), order=place, balance=balance)
         names[uuid] = name
-    return Kept(positions, {uuid: Vm(name=names[uuid], copies=copies[uuid]) for uuid in copies})
+    kept = Kept(positions)
+    for uuid, theirs in copies.items():
+        kept.add(uuid, Vm(name=names[uuid], copies=theirs))
+    return kept
 
 
 def read_call(row: CallRow) -> Call:

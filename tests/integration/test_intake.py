@@ -172,6 +172,44 @@ def test_repeated_records_late_data_and_other_orders_change_nothing(master: Mast
     assert len(master.events()) == 3
 
 
+@pytest.mark.parametrize("batches", [1, 5])
+def test_a_forerunners_end_says_nothing_of_who_has_its_name_now(master: Master, batches: int) -> None:
+    """A panel knows VMs by name, and what is found on another node comes late."""
+    forerunner = EVENT._replace(uuid="u-old")
+    ends = [
+        forerunner._replace(type="stopped", subtype="unknown", source=Source.SNAPSHOT, domain_id=None),
+        forerunner._replace(type="undefined", subtype="removed", source=Source.SNAPSHOT, domain_id=None),
+    ]
+    new = EVENT._replace(uuid="u-new")
+    stream = [
+        hello(),
+        frame(Kind.BEGIN, BEGIN, 0),
+        frame(Kind.EVENT, forerunner, 1),
+        hello(node=2),
+        frame(Kind.BEGIN, BEGIN, 0, node=2),
+        frame(Kind.EVENT, new, 1, node=2),
+        frame(Kind.EVENT, ends[0], 2),
+        frame(Kind.EVENT, ends[1], 3),
+        frame(Kind.EVENT, new._replace(type="stopped", subtype="destroyed"), 2, node=2),
+        frame(Kind.EVENT, new._replace(type="undefined", subtype="removed"), 3, node=2),
+    ]
+    size = -(-len(stream) // batches)
+    for first in range(0, len(stream), size):
+        master.accept(*stream[first : first + size])
+        master.ledger.close()
+        master.__post_init__()  # the service was started anew
+    statuses = [call["status"] for call in master.calls() if call["func"] == "vm.event"]
+    master.ledger.close()
+    assert statuses == [
+        "running",
+        "running",
+        "running",
+        "running",
+        "stopped",
+        "stopped",
+    ]
+
+
 def test_each_jump_is_told_once_and_the_stream_goes_on(master: Master) -> None:
     master.accept(hello(), frame(Kind.BEGIN, BEGIN, 0), event(1), event(5), event(6), event(9))
     master.accept(event(5), event(9))

@@ -57,6 +57,8 @@ def _follow(connection: sqlite3.Connection, vm: int, event: VmEvent) -> Placemen
     # Without any copy, and by an event that tells of none, there is no reason to show anything else than before.
     known = Placement(status=Status(row["status"]), node=row["hostnode"])
     placement = place(after) if before or after else known
+    if event.uuid and placement.node in (event.hostnode, None):  # else it is of one that had the name before
+        connection.execute("UPDATE vm SET uuid = ?1 WHERE id = ?2 AND uuid IS NOT ?1", (event.uuid, vm))
     return placement._replace(status=event.status or placement.status)
 
 
@@ -72,7 +74,7 @@ def _decode(text: str) -> dict[int, Copy]:
 
 
 def _vm_of_event(connection: sqlite3.Connection, event: VmEvent, *, create: bool) -> int:
-    row = connection.execute("SELECT id, uuid FROM vm WHERE name = ?", (event.name,)).fetchone()
+    row = connection.execute("SELECT id FROM vm WHERE name = ?", (event.name,)).fetchone()
     if create:
         connection.execute(
             "INSERT INTO hostnode (id, name) VALUES (?, ?) ON CONFLICT DO NOTHING",
@@ -83,8 +85,6 @@ def _vm_of_event(connection: sqlite3.Connection, event: VmEvent, *, create: bool
         raise ApiError(ErrorType.MISSED, "vm", f"There is no VM '{event.name}'", value=event.name)
     if row is None:
         return _insert_vm(connection, name=event.name, uuid=event.uuid, hostnode=None)
-    if event.uuid and event.uuid != row["uuid"]:
-        connection.execute("UPDATE vm SET uuid = ? WHERE id = ?", (event.uuid, row["id"]))
     return int(row["id"])
 
 

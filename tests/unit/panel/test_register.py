@@ -82,6 +82,16 @@ def event(
     )
 
 
+def test_whose_end_is_heard_late_does_not_take_the_name_back(ledger: Ledger) -> None:
+    """A VM was defined anew, on another node, before its forerunner of the same name was found gone."""
+    ledger.tell(replace(event(1, "started", "booted", 1), uuid="u-old"))
+    ledger.tell(replace(event(2, "started", "booted", 1), uuid="u-new"))
+    for seq, (kind, detail) in enumerate([("stopped", "unknown"), ("undefined", "removed")], start=2):
+        ledger.tell(replace(event(1, kind, detail, seq, status=Status.RUNNING), uuid="u-old"))
+        vm = ledger.vm()
+        assert (vm.uuid, vm.status, vm.hostnode) == ("u-new", "running", 2)
+
+
 def test_an_event_is_registered_with_all_that_is_known_of_it(ledger: Ledger) -> None:
     told = event(3, "stopped", "shutdown", 7, time=500)
     ledger.tell(replace(told, cause="guest-reset", source="snapshot", earliest=400))
