@@ -28,8 +28,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open, or make, the database. StorageError: not to be opened, in use, or of a newer version."""
         try:
+            # Before SQLite does: the log that it lays beside the file takes over its mode, and holds as much.
+            path.touch(mode=0o600)
+            path.chmod(0o600)
             self.connection = sqlite3.connect(path, isolation_level=None, timeout=0, cached_statements=256)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: {error}") from error
         self.connection.row_factory = sqlite3.Row
         self.changes = 0
@@ -39,7 +42,6 @@ class Store:
         except (sqlite3.Error, StorageError) as error:
             self.connection.close()
             raise StorageError(f"{path}: {error}") from error
-        path.chmod(0o600)
 
     def _prepare(self) -> None:
         # Exclusive before the first access: WAL needs no shared memory then, and a second panel finds it locked.

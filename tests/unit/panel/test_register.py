@@ -324,5 +324,7 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
-    Store(tmp_path / "panel.db").close()
-    assert (tmp_path / "panel.db").stat().st_mode & 0o777 == 0o600
+    store = Store(tmp_path / "panel.db")
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    store.close()
+    assert modes == {"panel.db": 0o600, "panel.db-wal": 0o600}
