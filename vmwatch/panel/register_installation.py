@@ -99,7 +99,6 @@ def expire(store: Store, *, now: int) -> None:
             old = _read(connection, vm)
             if old is not None:
                 _write(connection, vm, old, installation.expire(old), now=now)
-                connection.execute("DELETE FROM intent WHERE vm = ? AND action <> ?", (vm, Action.FINISH))
 
 
 def miss(store: Store, vm: int, *, now: int) -> None:
@@ -161,8 +160,16 @@ def _write(connection: sqlite3.Connection, vm: int, old: Installation, outcome: 
     )
     if action is not None:
         _intend(connection, vm, action, now=now)
+    if new.waits and not old.waits:
+        _stop(connection, vm, now=now)
     if new.waits != old.waits:
         _tell(connection, _name(connection, vm), old, new, now=now)
+
+
+def _stop(connection: sqlite3.Connection, vm: int, *, now: int) -> None:
+    """Who waits for a person is not started, though an intent says so that may have been carried out already."""
+    if connection.execute("DELETE FROM intent WHERE vm = ? AND action <> ?", (vm, Action.FINISH)).rowcount:
+        problems.end(connection, STUCK, name=_name(connection, vm), now=now)
 
 
 def _tell(

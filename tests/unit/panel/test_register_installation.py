@@ -191,6 +191,17 @@ def test_an_intent_that_cannot_be_done_is_kept_and_told(desk: Desk) -> None:
     assert desk.problems() == []
 
 
+def test_who_waits_is_not_started_by_an_intent_that_was_carried_out_and_not_closed(desk: Desk) -> None:
+    """The panel was killed after the start; then an administrator switched the VM off."""
+    desk.begin()
+    (intent,) = desk.intents()
+    fail(desk.store, intent.id, "no answer", tell=True, now=2000)
+    desk.event("started", "booted")
+    desk.event("stopped", "destroyed")
+    assert (desk.shown().waits, desk.intents()) == ("destroyed", [])
+    assert desk.problems() == ["installation_waiting web"]
+
+
 def test_an_intent_that_was_replaced_meanwhile_changes_nothing_any_more(desk: Desk) -> None:
     desk.begin()
     (old,) = desk.intents()
