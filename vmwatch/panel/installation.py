@@ -137,7 +137,8 @@ def _heard(old: Installation) -> Installation:
 
 
 def _stopped(old: Installation, reason: str | None, *, intended: Action | None) -> Outcome:
-    if old.waits:  # of two reasons to wait the first counts
+    if old.waits or (intended is Action.INSTALL and reason == "destroyed"):
+        # Of two reasons to wait the first counts. And what we have ourselves ended was an earlier life.
         return Outcome(old._replace(heard=False))
     if not old.heard:
         return Outcome(old if intended else old._replace(waits=UNHEARD))

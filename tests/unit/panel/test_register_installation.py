@@ -194,6 +194,9 @@ def test_an_intent_that_cannot_be_done_is_kept_and_told(desk: Desk) -> None:
 def test_who_waits_is_not_started_by_an_intent_that_was_carried_out_and_not_closed(desk: Desk) -> None:
     """The panel was killed after the start; then an administrator switched the VM off."""
     desk.begin()
+    desk.close()
+    desk.event("started", "booted")
+    desk.event("stopped", "shutdown", "guest-reset")
     (intent,) = desk.intents()
     fail(desk.store, intent.id, "no answer", tell=True, now=2000)
     desk.event("started", "booted")
