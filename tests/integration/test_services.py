@@ -481,7 +481,9 @@ def test_a_damaged_ledger_is_set_aside_and_the_truth_told_anew(stack: Stack) -> 
     stack.master.stop()
     domains[0].suspend()
     with closing(sqlite3.connect(stack.folder / "master/ledger.db", isolation_level=None)) as sql:
-        sql.execute("INSERT INTO call (key, time, func, fields) VALUES ('vm vm0', 0, 'vm.event', '{')")
+        sql.execute(
+            "INSERT INTO call (key, time, func, fields) VALUES ('vm vm0', 0, 'vm.event', CAST(x'ff' AS TEXT))"
+        )
     stack.master.start()
     wait_for(lambda: "file damaged, set aside" in stack.master.output(), seconds=10, what="the damage")
     wait_for(lambda: stack.shown() == stack.states(), seconds=10, what="the truth")
