@@ -81,6 +81,9 @@ def _nvme(image: str) -> str:
   </qemu:commandline>"""
 
 
+_ECHO_SECONDS: Final = 10.0  # a busy machine's guest reads late
+
+
 class Console:
     """A guest's serial console.
 
@@ -125,8 +128,12 @@ class Console:
         """Give the guest a command: `reboot`, `poweroff`, `panic`. Does not wait for what comes of it."""
         with self._connect() as connection:
             connection.sendall(f"{command}\n".encode())
+            connection.settimeout(_ECHO_SECONDS)
             with contextlib.suppress(OSError):
-                connection.recv(4096)  # its echo: QEMU drops what it has not handed over when the peer leaves
+                heard = b""
+                # Until its echo: QEMU drops what it has not handed over when the peer leaves.
+                while command.encode() not in heard and (received := connection.recv(4096)):
+                    heard += received
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)

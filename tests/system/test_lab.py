@@ -139,13 +139,21 @@ image = Image(kernel=pathlib.Path(sys.argv[1]), initramfs=pathlib.Path(sys.argv[
 with Host("alpha", image=image) as host:
     host.connection.createXML(domain_xml("vm1"))
     print(host.folder, host.libvirtd.pid, host.qemu("vm1").pid, flush=True)
-    signal.pause()
+"""
+UNTIL_INTERRUPTED = """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # pause() sleeps through one that has just come
+    signal.sigwait([signal.SIGINT])
+    raise KeyboardInterrupt
+"""
+UNTIL_READY = """
+    host.console("vm1").wait_ready()
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_stays_when_the_laboratory_is_killed(image: Image, how: signal.Signals) -> None:
-    command = [sys.executable, "-c", USER_OF_THE_LAB, str(image.kernel), str(image.initramfs)]
+    code = USER_OF_THE_LAB + UNTIL_INTERRUPTED
+    command = [sys.executable, "-c", code, str(image.kernel), str(image.initramfs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as user:
         assert user.stdout is not None
         folder, libvirtd, qemu = user.stdout.readline().split()
@@ -158,7 +166,7 @@ def test_nothing_stays_when_the_laboratory_is_killed(image: Image, how: signal.S
 
 @pytest.mark.skipif(psutil.Process().uids().real != 0, reason="the other tests show it then")
 def test_an_ordinary_user_has_a_laboratory_too(image: Image) -> None:
-    code = USER_OF_THE_LAB.replace("signal.pause()", 'host.console("vm1").wait_ready()')
+    code = USER_OF_THE_LAB + UNTIL_READY
     command = [
         *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
         *(sys.executable, "-c", code, str(image.kernel), str(image.initramfs)),
